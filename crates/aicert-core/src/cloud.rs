@@ -1,0 +1,114 @@
+//! Machines, and the trait of what provides them.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::runtime::JobId;
+use crate::time::Timestamp;
+
+/// An error of a [`CloudProvider`].
+pub type CloudError = Error<CloudErrorKind>;
+
+/// What went wrong with a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloudErrorKind {
+    /// Credentials are missing or do not suffice.
+    PermissionDenied,
+    /// There is no such machine, image, size or region.
+    NotFound,
+    /// A quota or capacity is exhausted.
+    Exhausted,
+    /// The provider or something it needs could not be reached.
+    Unavailable,
+    /// What was asked for is not offered here.
+    Unsupported,
+    /// The machine did not come up, or not in time.
+    Boot,
+    /// Anything else that the provider answered.
+    Failed,
+}
+
+/// Names a machine at its provider.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MachineId(pub String);
+
+impl fmt::Display for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What machine is wanted.
+#[derive(Debug, Clone)]
+pub struct MachineRequest {
+    /// The job that it is for.
+    pub job: JobId,
+    /// The provider's name for the kind of machine; the provider's default when absent.
+    pub instance_type: Option<String>,
+    /// Where; the provider's default when absent.
+    pub region: Option<String>,
+    /// Where to report, with [`crate::progress::Step::Machine`].
+    pub progress: Progress,
+}
+
+/// A machine that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineRecord {
+    /// Its name at the provider.
+    pub id: MachineId,
+    /// The job that it is for.
+    pub job: JobId,
+    /// The provider's name for the kind of machine.
+    pub instance_type: String,
+    /// Where it is.
+    pub region: String,
+    /// Since when it exists.
+    pub created: Timestamp,
+    /// Whether whoever asked for it is still there to use it; `None` where the provider cannot tell.
+    pub in_use: Option<bool>,
+}
+
+/// What a provider offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudCapabilities {
+    /// The value of `provider` in the configuration.
+    pub name: &'static str,
+    /// Whether a machine is a real boundary that is attested from its boot on, or only this machine.
+    pub measured_boot: bool,
+    /// Whether its TPMs are simulated.
+    pub simulated: bool,
+}
+
+/// A provider of machines.
+///
+/// # Contract
+///
+/// *Implemented by* crates for a cloud or hypervisor. *Called by* the CLI and by embedders; calls may run at the same
+/// time.
+///
+/// * `provision` leaves a durable trace *before* it creates anything, so that a crash at any instant leaves no machine
+///   that `list` does not show. If it fails, or its future is dropped and `destroy` called, nothing remains.
+/// * `destroy` is idempotent: destroying what is gone succeeds. It returns when nothing that costs or runs is left.
+/// * `list` shows every machine made by aicert for this user, those of crashed runs too, and no others.
+/// * Nothing is chosen by falling back: what is asked for and not offered is [`CloudErrorKind::Unsupported`].
+#[async_trait]
+pub trait CloudProvider: Send + Sync {
+    /// What this provider offers.
+    fn capabilities(&self) -> &CloudCapabilities;
+
+    /// Makes a machine ready.
+    async fn provision(&self, request: MachineRequest) -> Result<MachineRecord, CloudError>;
+
+    /// Every machine there is.
+    async fn list(&self) -> Result<Vec<MachineRecord>, CloudError>;
+
+    /// Removes a machine and everything that was made for it.
+    async fn destroy(&self, id: &MachineId) -> Result<(), CloudError>;
+
+    /// What the machine wrote to its console, for people who look for a fault; empty when there is nothing.
+    async fn console_log(&self, id: &MachineId) -> Result<String, CloudError>;
+}

@@ -1,0 +1,384 @@
+//! The measurement log: the only source of truth about a job.
+
+use std::collections::HashSet;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::canonical::EncodeError;
+use crate::digest::LogHead;
+use crate::event::{
+    Closed, ContainerBuilt, DependenciesMeasured, Event, EventContent, ExecutionFinished, ExecutionOutcome,
+    ExecutionStarted, ImageResolved, InputMeasured, JobOpened, JobResult, LOG_SCHEMA, Machine,
+    OutputsMeasured,
+};
+use crate::grammar::{GrammarError, Stage};
+use crate::tpm::{PcrBank, PcrIndex};
+use crate::tree::TreeError;
+
+/// Says why events are no log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// An event may not come where it is.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
+    /// Positions have a gap or repeat.
+    #[error("event {expected} has the number {found}: events are numbered from 0 without gaps")]
+    Sequence {
+        /// The position.
+        expected: u64,
+        /// The number it carries.
+        found: u64,
+    },
+    /// The log ends too early.
+    #[error("the log ends after {events} events, where it must go on with {expected}")]
+    Incomplete {
+        /// How many events there are.
+        events: u64,
+        /// What should follow.
+        expected: &'static str,
+    },
+    /// An event contradicts itself or another.
+    #[error("event {seq} (`{kind}`): {message}")]
+    Content {
+        /// Its position.
+        seq: u64,
+        /// Its type.
+        kind: &'static str,
+        /// What is wrong, with what was expected and found.
+        message: String,
+    },
+}
+
+/// A log that obeys the grammar as far as it goes, and whose events do not contradict each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MeasurementLog {
+    events: Vec<Event>,
+    stage: Stage,
+}
+
+impl MeasurementLog {
+    /// An empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes events over, checking each.
+    ///
+    /// # Errors
+    ///
+    /// When their order, numbers or contents are not those of a log.
+    pub fn from_events(events: Vec<Event>) -> Result<Self, LogError> {
+        let mut log = Self::new();
+        for event in events {
+            log.push(event)?;
+        }
+        Ok(log)
+    }
+
+    /// The event that `content` would be, if it may come now. The log is not changed: the event is first made durable
+    /// and extended, then given to [`MeasurementLog::push`].
+    ///
+    /// # Errors
+    ///
+    /// When it may not come now or contradicts the log.
+    pub fn next_event(&self, content: EventContent) -> Result<Event, LogError> {
+        let event = Event {
+            seq: self.events.len() as u64,
+            content,
+        };
+        self.check(&event)?;
+        Ok(event)
+    }
+
+    /// Appends an event.
+    ///
+    /// # Errors
+    ///
+    /// When it may not come now or contradicts the log.
+    pub fn push(&mut self, event: Event) -> Result<(), LogError> {
+        self.stage = self.check(&event)?;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// The events.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// How far the log is.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// SHA-256 over the SHA-256 digests of all events, in order.
+    ///
+    /// # Errors
+    ///
+    /// When an event has no canonical form.
+    pub fn head(&self) -> Result<LogHead, EncodeError> {
+        let mut hasher = Sha256::new();
+        for event in &self.events {
+            hasher.update(event.digest(PcrBank::Sha256)?);
+        }
+        Ok(LogHead::from_bytes(hasher.finalize().into()))
+    }
+
+    /// What `pcr` of `bank` holds when it started at zero and every event of the log for it was extended.
+    ///
+    /// # Errors
+    ///
+    /// When an event has no canonical form.
+    pub fn replay(&self, bank: PcrBank, pcr: PcrIndex) -> Result<Vec<u8>, EncodeError> {
+        let zero = vec![0; bank.digest_len()];
+        self.events
+            .iter()
+            .filter(|event| event.content.pcr() == pcr)
+            .try_fold(zero, |value, event| Ok(bank.extend(&value, &event.digest(bank)?)))
+    }
+
+    /// The parts of a complete log.
+    ///
+    /// # Errors
+    ///
+    /// When the log is not closed.
+    pub fn complete(&self) -> Result<CompleteLog<'_>, LogError> {
+        use EventContent as E;
+        let incomplete = || LogError::Incomplete {
+            events: self.events.len() as u64,
+            expected: self.stage.expects(),
+        };
+        if self.stage != Stage::Closed {
+            return Err(incomplete());
+        }
+        macro_rules! part {
+            ($variant:ident) => {
+                self.events
+                    .iter()
+                    .find_map(|event| match &event.content {
+                        E::$variant(content) => Some(content),
+                        _ => None,
+                    })
+                    .ok_or_else(incomplete)?
+            };
+        }
+        Ok(CompleteLog {
+            opened: part!(JobOpened),
+            machine: part!(Machine),
+            inputs: self.inputs().collect(),
+            image: part!(ImageResolved),
+            dependencies: part!(DependenciesMeasured),
+            built: part!(ContainerBuilt),
+            started: part!(ExecutionStarted),
+            finished: part!(ExecutionFinished),
+            outputs: part!(OutputsMeasured),
+            closed: part!(Closed),
+        })
+    }
+
+    fn inputs(&self) -> impl Iterator<Item = &InputMeasured> {
+        self.events.iter().filter_map(|event| match &event.content {
+            EventContent::InputMeasured(input) => Some(input),
+            _ => None,
+        })
+    }
+
+    /// Checks everything that can be said of an event at the end of this log.
+    fn check(&self, event: &Event) -> Result<Stage, LogError> {
+        let expected = self.events.len() as u64;
+        if event.seq != expected {
+            return Err(LogError::Sequence {
+                expected,
+                found: event.seq,
+            });
+        }
+        let stage = self.stage.after(event.seq, &event.content)?;
+        self.check_content(&event.content)
+            .map_err(|message| LogError::Content {
+                seq: event.seq,
+                kind: event.content.type_name(),
+                message,
+            })?;
+        Ok(stage)
+    }
+
+    fn check_content(&self, content: &EventContent) -> Result<(), String> {
+        match content {
+            EventContent::JobOpened(opened) => check_opened(opened),
+            EventContent::InputMeasured(input) => {
+                if self.inputs().any(|other| other.name == input.name) {
+                    return Err(format!("a second input has the name {:?}", input.name));
+                }
+                if self.inputs().any(|other| other.destination == input.destination) {
+                    return Err(format!(
+                        "a second input has the destination {:?}",
+                        input.destination
+                    ));
+                }
+                check_pins(input)?;
+                input
+                    .tree
+                    .check_listing()
+                    .map_err(|error: TreeError| error.to_string())
+            }
+            EventContent::DependenciesMeasured(dependencies) => check_packages(dependencies),
+            EventContent::Sealed(sealed) if sealed.events != self.events.len() as u64 => Err(format!(
+                "it seals {} events, the log has {}",
+                sealed.events,
+                self.events.len()
+            )),
+            EventContent::ExecutionStarted(started) => self.check_started(started),
+            EventContent::OutputsMeasured(outputs) => {
+                outputs.tree.check_listing().map_err(|error| error.to_string())
+            }
+            EventContent::Closed(closed) => self.check_closed(closed),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_started(&self, started: &ExecutionStarted) -> Result<(), String> {
+        for event in &self.events {
+            match &event.content {
+                EventContent::ContainerBuilt(built) if built.image != started.image => {
+                    return Err(format!(
+                        "it runs image {}, the one that was built is {}",
+                        started.image, built.image
+                    ));
+                }
+                EventContent::Machine(machine) => {
+                    if let Some(uuid) = started
+                        .gpus
+                        .iter()
+                        .find(|uuid| !machine.gpus.iter().any(|gpu| gpu.uuid == **uuid))
+                    {
+                        return Err(format!("it uses GPU {uuid:?}, which the machine does not have"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_closed(&self, closed: &Closed) -> Result<(), String> {
+        let mut succeeded = true;
+        for event in &self.events {
+            match &event.content {
+                EventContent::ExecutionFinished(finished) => {
+                    succeeded &= finished.exit_code == 0 && finished.outcome == ExecutionOutcome::Exited;
+                }
+                EventContent::OutputsMeasured(outputs) => succeeded &= outputs.tree.files > 0,
+                _ => {}
+            }
+        }
+        let derived = if succeeded {
+            JobResult::Succeeded
+        } else {
+            JobResult::Failed
+        };
+        if closed.result == derived {
+            Ok(())
+        } else {
+            Err(format!(
+                "it says {:?}, but exit status and outputs mean {derived:?}",
+                closed.result
+            ))
+        }
+    }
+}
+
+fn check_opened(opened: &JobOpened) -> Result<(), String> {
+    if opened.schema != LOG_SCHEMA {
+        return Err(format!(
+            "its format is {:?}, this software reads {LOG_SCHEMA:?}",
+            opened.schema
+        ));
+    }
+    if opened.banks.is_empty() || !opened.banks.is_sorted_by(|a, b| a < b) {
+        return Err("its PCR banks are none, or not sorted".into());
+    }
+    Ok(())
+}
+
+/// What was asked for exactly must be what was found: a difference is never only displayed.
+fn check_pins(input: &InputMeasured) -> Result<(), String> {
+    for asked in input.requested.iter().filter(|pin| pin.kind.is_exact()) {
+        let found: Vec<_> = input
+            .resolved
+            .iter()
+            .filter(|pin| pin.kind == asked.kind)
+            .collect();
+        if found.is_empty() || found.iter().any(|pin| pin.value != asked.value) {
+            return Err(format!(
+                "input {:?} was asked for as {}, but {} was measured",
+                input.name,
+                asked.value,
+                found.first().map_or("nothing of that kind", |pin| &pin.value)
+            ));
+        }
+    }
+    // A SHA-256 that is said to be resolved must be that of the file measured, which is then alone in its tree.
+    for pin in input
+        .resolved
+        .iter()
+        .filter(|pin| pin.kind == crate::event::PinKind::Sha256)
+    {
+        let measured = match input.tree.listing.as_deref() {
+            Some([entry]) => entry.hash().map(|hash| hash.to_string()),
+            _ => None,
+        };
+        if measured.as_deref() != Some(&pin.value) {
+            return Err(format!(
+                "input {:?} is said to have resolved to {}, but what was measured is {}",
+                input.name,
+                pin.value,
+                measured.as_deref().unwrap_or("not one file")
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_packages(dependencies: &DependenciesMeasured) -> Result<(), String> {
+    let mut files = HashSet::new();
+    if !dependencies
+        .packages
+        .is_sorted_by(|a, b| (&a.name, &a.version, &a.file) < (&b.name, &b.version, &b.file))
+    {
+        return Err("its packages are not sorted by name, or one stands twice".into());
+    }
+    match dependencies
+        .packages
+        .iter()
+        .find(|package| !files.insert(&package.file))
+    {
+        Some(package) => Err(format!("two packages are said to come from {:?}", package.file)),
+        None => Ok(()),
+    }
+}
+
+/// The parts of a complete log.
+#[derive(Debug, Clone)]
+pub struct CompleteLog<'a> {
+    /// How the job was opened.
+    pub opened: &'a JobOpened,
+    /// The machine.
+    pub machine: &'a Machine,
+    /// The inputs, in the order of the configuration.
+    pub inputs: Vec<&'a InputMeasured>,
+    /// The base image.
+    pub image: &'a ImageResolved,
+    /// The packages.
+    pub dependencies: &'a DependenciesMeasured,
+    /// The image that ran.
+    pub built: &'a ContainerBuilt,
+    /// How the job was started.
+    pub started: &'a ExecutionStarted,
+    /// How it ended.
+    pub finished: &'a ExecutionFinished,
+    /// What it left.
+    pub outputs: &'a OutputsMeasured,
+    /// The result.
+    pub closed: &'a Closed,
+}

@@ -1,0 +1,1 @@
+//! Listings too large for an event.

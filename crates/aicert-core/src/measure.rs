@@ -1,0 +1,1 @@
+//! Measuring the files below a directory.

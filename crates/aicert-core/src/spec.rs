@@ -1,0 +1,210 @@
+//! What a job is: the typed form of `aicert.yaml`.
+
+use std::path::PathBuf;
+
+use crate::digest::{ConfigDigest, FileDigest};
+use crate::event::Variable;
+use crate::runtime::Limits;
+use crate::secret::Secret;
+
+/// Where the source is in the container.
+pub const SOURCE_FOLDER: &str = "/workspace/src";
+/// Where the resources are in the container.
+pub const RESOURCES_FOLDER: &str = "/workspace/resources";
+/// Where the job leaves its outputs unless it says otherwise.
+pub const OUTPUTS_FOLDER: &str = "/workspace/outputs";
+
+/// A job, complete and checked: names are unique, destinations stay inside the workspace.
+#[derive(Debug, Clone)]
+pub struct JobSpec {
+    /// SHA-256 of the configuration file.
+    pub config: ConfigDigest,
+    /// The image to run in.
+    pub image: ImageSpec,
+    /// The program and its arguments; the image's own when absent.
+    pub command: Option<Vec<String>>,
+    /// For Python: the requirements file, relative to the source; used when it exists.
+    pub requirements: Option<String>,
+    /// Where Python packages come from.
+    pub package_index: PackageIndex,
+    /// Environment variables for the job. They are in the certificate: no secrets here.
+    pub environment: Vec<Variable>,
+    /// The source and the resources, in the order of the configuration; the source, if any, is first.
+    pub inputs: Vec<InputSpec>,
+    /// The folder in the container where the job leaves its outputs.
+    pub outputs: String,
+    /// The GPUs that the job needs.
+    pub gpus: Option<GpuRequest>,
+    /// What the job may use at most.
+    pub limits: Limits,
+    /// Where it runs.
+    pub machine: MachineSpec,
+}
+
+/// The image that a job runs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ImageSpec {
+    /// aicert's own Python base image, built from its recipe when it is not there.
+    Python {
+        /// The minor version of Python 3: 11 means 3.11.
+        minor: u8,
+    },
+    /// An image of a registry or of the engine, by reference.
+    Reference {
+        /// `name`, `name:tag` or `name@sha256:…`.
+        reference: String,
+    },
+}
+
+/// GPUs asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GpuRequest {
+    /// Every GPU of the machine.
+    All,
+    /// That many.
+    Count(u32),
+    /// Those with these UUIDs.
+    Uuids(Vec<String>),
+}
+
+/// Where Python packages come from. Used in the resolving step alone.
+#[derive(Debug, Clone, Default)]
+pub struct PackageIndex {
+    /// The index; pip's default when absent.
+    pub url: Option<String>,
+    /// User and password or token for it, as `user:password`.
+    pub credentials: Option<Secret>,
+    /// A file with certificates (PEM) to trust in addition.
+    pub ca_bundle: Option<PathBuf>,
+    /// A proxy for HTTP and HTTPS.
+    pub proxy: Option<Secret>,
+}
+
+/// An input, as it is configured.
+#[derive(Debug, Clone)]
+pub struct InputSpec {
+    /// Unique in the job.
+    pub name: String,
+    /// Absolute path in the container.
+    pub destination: String,
+    /// Where it comes from.
+    pub location: Location,
+}
+
+/// Where an input comes from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Location {
+    /// A git repository.
+    Git(GitLocation),
+    /// One file.
+    File(FileLocation),
+    /// A directory of this machine.
+    Directory(DirectoryLocation),
+    /// A kind that aicert itself does not know: for embedders with sources of their own.
+    Custom {
+        /// The value of `type`.
+        kind: String,
+        /// Its parameters.
+        parameters: Vec<(String, String)>,
+    },
+}
+
+impl Location {
+    /// The value of `type` in the configuration.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Git(_) => "git",
+            Self::File(_) => "file",
+            Self::Directory(_) => "directory",
+            Self::Custom { kind, .. } => kind,
+        }
+    }
+}
+
+/// A git repository.
+#[derive(Debug, Clone)]
+pub struct GitLocation {
+    /// `https://…`, `http://…`, `ssh://…`, `user@host:path`, `file:///…` or an absolute path; without credentials.
+    pub repository: String,
+    /// Which revision.
+    pub revision: GitRevision,
+    /// Whether submodules are fetched too; true unless configured otherwise.
+    pub submodules: bool,
+    /// How to get in, for private repositories.
+    pub credentials: Option<GitCredentials>,
+}
+
+/// Which revision of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GitRevision {
+    /// What the remote's HEAD is.
+    Default,
+    /// The tip of a branch.
+    Branch(String),
+    /// What a tag points to.
+    Tag(String),
+    /// A commit, 40 hexadecimal digits.
+    Commit(crate::digest::CommitId),
+}
+
+/// How to get into a private repository.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum GitCredentials {
+    /// A token, for HTTPS.
+    Token(Secret),
+    /// A private key file, for SSH.
+    SshKey {
+        /// The private key.
+        path: PathBuf,
+        /// Its passphrase.
+        passphrase: Option<Secret>,
+    },
+}
+
+/// One file.
+#[derive(Debug, Clone)]
+pub struct FileLocation {
+    /// `https://…`, `http://…` or `file:///…`.
+    pub url: String,
+    /// What its SHA-256 must be.
+    pub sha256: Option<FileDigest>,
+    /// A bearer token for the request.
+    pub token: Option<Secret>,
+}
+
+/// A directory of this machine.
+#[derive(Debug, Clone)]
+pub struct DirectoryLocation {
+    /// Absolute.
+    pub path: PathBuf,
+}
+
+/// Where the job runs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum MachineSpec {
+    /// On this machine.
+    Local(LocalTpm),
+}
+
+/// The TPM of this machine to use.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum LocalTpm {
+    /// A software TPM, started for this job: the proof is marked simulated.
+    Swtpm,
+    /// The TPM of this machine.
+    Device {
+        /// `/dev/tpmrm0` unless configured otherwise.
+        path: PathBuf,
+        /// The persistent handle of the attestation key.
+        ak_handle: u32,
+        /// Files with its certificate chain, leaf first (DER or PEM).
+        ak_certificates: Vec<PathBuf>,
+    },
+}
