@@ -23,6 +23,8 @@ pub struct JobSpec {
     pub image: ImageSpec,
     /// The program and its arguments; the image's own when absent.
     pub command: Option<Vec<String>>,
+    /// For Python: the file that is run, relative to the source; it must be among the measured files.
+    pub entry_point: Option<String>,
     /// For Python: the requirements file, relative to the source; used when it exists.
     pub requirements: Option<String>,
     /// Where Python packages come from.

@@ -1,0 +1,39 @@
+# Everything a person needs: `make demo` shows what aicert does, `make test` runs all tests.
+# Both install what is missing (scripts/setup.sh says what) and start Docker if it is not running.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+.PHONY: help setup build demo test lint docs deny bench clean
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## Install missing tools and start Docker
+	@scripts/setup.sh
+
+build: setup ## Build the aicert command
+	$(CARGO) build --release --locked -p aicert-cli
+
+demo: build ## Train a small model, certify it, verify the proof, and see a forgery rejected
+	@examples/penguins/demo.sh target/release/aicert
+
+test: setup ## Run all tests, against real TPM simulators and a real Docker
+	$(CARGO) test --workspace --locked
+
+lint: ## Format and clippy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --locked --all-targets -- -D warnings
+
+docs: ## Build the documentation of all crates
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps
+
+deny: ## Check licences, advisories and who depends on whom
+	scripts/check-dependencies.sh
+
+bench: build ## Measure what aicert adds around a job, against plain Docker
+	@benches/run.sh target/release/aicert
+
+clean: ## Remove what was built
+	$(CARGO) clean

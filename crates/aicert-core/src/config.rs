@@ -1,1 +1,0 @@
-//! Reading `aicert.yaml`.
