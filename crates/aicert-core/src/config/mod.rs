@@ -50,6 +50,10 @@ impl JobSpec {
         let job = job::read(&reader, &root, text);
         match (job, reader.into_problems()) {
             (Some(job), problems) if problems.is_empty() => Ok(job),
+            (None, problems) if problems.is_empty() => {
+                let problem = Problem::new(root.place, "the configuration is incomplete", None);
+                Err(ConfigError::new(vec![problem], text))
+            }
             (_, problems) => Err(ConfigError::new(problems, text)),
         }
     }

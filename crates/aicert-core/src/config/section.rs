@@ -32,7 +32,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes a problem and what to do about it.
-    pub(super) fn problem_with_help(&self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn problem_with_help(
+        &self,
+        place: Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         self.problems
             .borrow_mut()
             .push(Problem::new(place, message, Some(help.into())));
@@ -107,10 +112,7 @@ impl<'a> Section<'a> {
         let Value::Map(entries) = &node.value else {
             reader.problem_with_help(
                 node.place,
-                format!(
-                    "{name} is a section with keys; this is {}",
-                    node.value.kind()
-                ),
+                format!("{name} is a section with keys; this is {}", node.value.kind()),
                 format!("its keys are {}", keys.join(", ")),
             );
             return None;
@@ -138,8 +140,11 @@ impl<'a> Section<'a> {
     pub(super) fn node(&self, key: &str) -> Option<&'a Node> {
         let entry = self.entry(key)?;
         if matches!(entry.node.value, Value::Null) {
-            self.reader
-                .problem_with_help(entry.place, format!("`{key}` has no value"), "give it one, or remove the key");
+            self.reader.problem_with_help(
+                entry.place,
+                format!("`{key}` has no value"),
+                "give it one, or remove the key",
+            );
             return None;
         }
         Some(&entry.node)
@@ -158,10 +163,8 @@ impl<'a> Section<'a> {
                 place: node.place,
             }),
             other => {
-                self.reader.problem(
-                    node.place,
-                    format!("`{key}` is a text; this is {}", other.kind()),
-                );
+                self.reader
+                    .problem(node.place, format!("`{key}` is a text; this is {}", other.kind()));
                 None
             }
         }
@@ -182,10 +185,8 @@ impl<'a> Section<'a> {
                 place: node.place,
             }),
             other => {
-                self.reader.problem(
-                    node.place,
-                    format!("`{key}` is a text; this is {}", other.kind()),
-                );
+                self.reader
+                    .problem(node.place, format!("`{key}` is a text; this is {}", other.kind()));
                 None
             }
         }

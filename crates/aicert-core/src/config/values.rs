@@ -98,7 +98,17 @@ mod tests {
         }
         assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
         assert_eq!(duration("90s"), Some(Duration::from_secs(90)));
-        for wrong in ["2", "0s", "30m1h", "1h1h", "h", "1w", "500d", "", "18446744073709551615d"] {
+        for wrong in [
+            "2",
+            "0s",
+            "30m1h",
+            "1h1h",
+            "h",
+            "1w",
+            "500d",
+            "",
+            "18446744073709551615d",
+        ] {
             assert_eq!(duration(wrong), None, "{wrong}");
         }
     }

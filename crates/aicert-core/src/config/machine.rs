@@ -1,0 +1,138 @@
+//! Where the job runs.
+
+use std::path::PathBuf;
+
+use super::node::Node;
+use super::section::{Reader, Section, suggestion};
+use crate::spec::{LocalTpm, MachineSpec};
+
+pub(super) const KEYS: &[&str] = &["provider", "tpm", "path", "akHandle", "akCertificates"];
+
+const DEVICE_KEYS: &[&str] = &["path", "akHandle", "akCertificates"];
+const PROVIDERS: &[&str] = &["local", "azure", "aws", "gcp", "qemu"];
+const TPMS: &[&str] = &["swtpm", "device"];
+
+/// Reads the section `machine`.
+pub(super) fn machine(reader: &Reader<'_>, node: &Node) -> Option<MachineSpec> {
+    let section = Section::of(reader, node, "`machine`", KEYS)?;
+    let Some(provider) = section.text("provider") else {
+        if section.entry("provider").is_none() {
+            section.missing(
+                "`provider` is missing",
+                "`provider: local` runs the job on this machine",
+            );
+        }
+        return None;
+    };
+    match provider.text {
+        "local" => local(&section).map(MachineSpec::Local),
+        cloud if PROVIDERS.contains(&cloud) => {
+            reader.problem_with_help(
+                provider.place,
+                format!("`provider: {cloud}` is not available in this build"),
+                "`provider: local` runs the job on this machine",
+            );
+            None
+        }
+        other => {
+            reader.problem_with_help(
+                provider.place,
+                "unknown `provider`",
+                match suggestion(other, PROVIDERS) {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("it is one of {}", PROVIDERS.join(", ")),
+                },
+            );
+            None
+        }
+    }
+}
+
+fn local(section: &Section<'_>) -> Option<LocalTpm> {
+    let reader = section.reader;
+    let Some(tpm) = section.text("tpm") else {
+        if section.entry("tpm").is_none() {
+            section.missing(
+                "`tpm` is missing: which TPM shall sign?",
+                "`tpm: device` is the TPM of this machine; `tpm: swtpm` simulates one, for trying things out",
+            );
+        }
+        return None;
+    };
+    match tpm.text {
+        "swtpm" => {
+            section.refuse(
+                DEVICE_KEYS,
+                "belongs to `tpm: device`",
+                "remove it, or use `tpm: device`",
+            );
+            Some(LocalTpm::Swtpm)
+        }
+        "device" => device(section),
+        other => {
+            reader.problem_with_help(
+                tpm.place,
+                "unknown `tpm`",
+                match suggestion(other, TPMS) {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => "it is `device`, the TPM of this machine, or `swtpm`, a simulated one".into(),
+                },
+            );
+            None
+        }
+    }
+}
+
+fn device(section: &Section<'_>) -> Option<LocalTpm> {
+    let reader = section.reader;
+    let path = section
+        .text("path")
+        .map_or_else(|| PathBuf::from("/dev/tpmrm0"), |path| PathBuf::from(path.text));
+    if !path.is_absolute() {
+        reader.problem(section.place, "`path` of the TPM is absolute: /dev/tpmrm0");
+    }
+    for (key, help) in [
+        (
+            "akHandle",
+            "add the persistent handle of the attestation key, such as 0x81000003",
+        ),
+        (
+            "akCertificates",
+            "add the files of the attestation key's certificate chain, its own first",
+        ),
+    ] {
+        if section.entry(key).is_none() {
+            section.missing(format!("`{key}` is missing"), help);
+        }
+    }
+    let handle = section.scalar("akHandle").and_then(|text| {
+        let parsed = match text.text.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).ok(),
+            None => text.text.parse().ok(),
+        };
+        // TPM 2.0 Library, part 2, section 7.4: persistent handles begin with 0x81.
+        let parsed = parsed.filter(|handle| handle >> 24 == 0x81);
+        if parsed.is_none() {
+            reader.problem(
+                text.place,
+                "`akHandle` is a persistent handle: 0x81000000 to 0x81ffffff",
+            );
+        }
+        parsed
+    });
+    let certificates = section.list("akCertificates", "files").map(|items| {
+        if items.is_empty() {
+            reader.problem(section.place, "`akCertificates` is empty");
+        }
+        items
+            .iter()
+            .filter_map(|item| section.scalar_of(item, "akCertificates", false))
+            .map(|file| reader.path(file.text))
+            .collect()
+    });
+    Some(LocalTpm::Device {
+        path,
+        ak_handle: handle?,
+        ak_certificates: certificates?,
+    })
+}
