@@ -13,7 +13,6 @@ use crate::event::{
 };
 use crate::grammar::{GrammarError, Stage};
 use crate::tpm::{PcrBank, PcrIndex};
-use crate::tree::TreeError;
 
 /// Says why events are no log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -216,11 +215,8 @@ impl MeasurementLog {
                         input.destination
                     ));
                 }
-                check_pins(input)?;
-                input
-                    .tree
-                    .check_listing()
-                    .map_err(|error: TreeError| error.to_string())
+                input.tree.check_listing().map_err(|error| error.to_string())?;
+                check_pins(input)
             }
             EventContent::DependenciesMeasured(dependencies) => check_packages(dependencies),
             EventContent::Sealed(sealed) if sealed.events != self.events.len() as u64 => Err(format!(
@@ -398,7 +394,12 @@ pub(crate) mod tests {
     }
 
     fn file(path: &str) -> Entry {
-        Entry::file(path.parse().unwrap(), false, path.len() as u64, FileDigest::of(path.as_bytes()))
+        Entry::file(
+            path.parse().unwrap(),
+            false,
+            path.len() as u64,
+            FileDigest::of(path.as_bytes()),
+        )
     }
 
     /// The contents of a small log in which every type occurs.
@@ -408,39 +409,72 @@ pub(crate) mod tests {
         vec![
             EventContent::JobOpened(JobOpened {
                 schema: LOG_SCHEMA.into(),
-                tool: Tool { name: "aicert".into(), version: "0.1.0".into() },
+                tool: Tool {
+                    name: "aicert".into(),
+                    version: "0.1.0".into(),
+                },
                 config: ConfigDigest::of(b"kind: python\n"),
                 time: time(0),
-                tpm: TpmClock { clock: 1234, reset_count: 2, restart_count: 0 },
+                tpm: TpmClock {
+                    clock: 1234,
+                    reset_count: 2,
+                    restart_count: 0,
+                },
                 banks: vec![PcrBank::Sha256, PcrBank::Sha384],
             }),
             EventContent::Machine(Machine {
                 provider: "local".into(),
                 instance_type: "x86_64".into(),
                 region: "local".into(),
-                gpus: vec![Gpu { model: "NVIDIA H200".into(), uuid: "GPU-1".into(), driver: "580.0".into() }],
+                gpus: vec![Gpu {
+                    model: "NVIDIA H200".into(),
+                    uuid: "GPU-1".into(),
+                    driver: "580.0".into(),
+                }],
             }),
             EventContent::InputMeasured(InputMeasured {
                 name: "code".into(),
                 kind: "git".into(),
                 origin: "https://example.org/code.git".into(),
-                requested: vec![Pin { kind: PinKind::Tag, value: "v1".into() }],
-                resolved: vec![Pin { kind: PinKind::Commit, value: format!("sha1:{}", "ab".repeat(20)) }],
+                requested: vec![Pin {
+                    kind: PinKind::Tag,
+                    value: "v1".into(),
+                }],
+                resolved: vec![Pin {
+                    kind: PinKind::Commit,
+                    value: format!("sha1:{}", "ab".repeat(20)),
+                }],
                 destination: "/workspace/src".into(),
-                tree: Tree::from_entries(vec![file("main.py"), file("é \"quoted\"\\.txt")]).unwrap().measured(),
+                tree: Tree::from_entries(vec![file("main.py"), file("é \"quoted\"\\.txt")])
+                    .unwrap()
+                    .measured(),
             }),
             EventContent::InputMeasured(InputMeasured {
                 name: "weights".into(),
                 kind: "file".into(),
                 origin: "https://example.org/weights.bin".into(),
-                requested: vec![Pin { kind: PinKind::Sha256, value: FileDigest::of(b"weights.bin").to_string() }],
-                resolved: vec![Pin { kind: PinKind::Sha256, value: FileDigest::of(b"weights.bin").to_string() }],
+                requested: vec![Pin {
+                    kind: PinKind::Sha256,
+                    value: FileDigest::of(b"weights.bin").to_string(),
+                }],
+                resolved: vec![Pin {
+                    kind: PinKind::Sha256,
+                    value: FileDigest::of(b"weights.bin").to_string(),
+                }],
                 destination: "/workspace/resources/weights.bin".into(),
                 tree: weights.measured(),
             }),
-            EventContent::ImageResolved(ImageResolved { requested: "aicert/python:3.11".into(), digest: ImageDigest::of(b"base") }),
+            EventContent::ImageResolved(ImageResolved {
+                requested: "aicert/python:3.11".into(),
+                digest: ImageDigest::of(b"base"),
+            }),
             EventContent::DependenciesMeasured(DependenciesMeasured {
-                packages: vec![Package { name: "numpy".into(), version: "2.0.0".into(), file: "numpy-2.0.0-py3-none-any.whl".into(), hash: FileDigest::of(b"numpy") }],
+                packages: vec![Package {
+                    name: "numpy".into(),
+                    version: "2.0.0".into(),
+                    file: "numpy-2.0.0-py3-none-any.whl".into(),
+                    hash: FileDigest::of(b"numpy"),
+                }],
             }),
             EventContent::ContainerBuilt(ContainerBuilt { image }),
             EventContent::Sealed(Sealed { events: 7 }),
@@ -449,25 +483,50 @@ pub(crate) mod tests {
                 image,
                 command: vec!["python3".into(), "main.py".into()],
                 working_directory: "/workspace/src".into(),
-                environment: vec![Variable { name: "SEED".into(), value: "1".into() }],
+                environment: vec![Variable {
+                    name: "SEED".into(),
+                    value: "1".into(),
+                }],
                 network: Network::None,
                 gpus: vec!["GPU-1".into()],
             }),
-            EventContent::ExecutionFinished(ExecutionFinished { time: time(9), outcome: ExecutionOutcome::Exited, exit_code: 0, wall_milliseconds: 4000 }),
-            EventContent::OutputsMeasured(OutputsMeasured { folder: "/workspace/outputs".into(), tree: Tree::from_entries(vec![file("model.bin")]).unwrap().measured() }),
-            EventContent::Closed(Closed { time: time(10), result: JobResult::Succeeded }),
+            EventContent::ExecutionFinished(ExecutionFinished {
+                time: time(9),
+                outcome: ExecutionOutcome::Exited,
+                exit_code: 0,
+                wall_milliseconds: 4000,
+            }),
+            EventContent::OutputsMeasured(OutputsMeasured {
+                folder: "/workspace/outputs".into(),
+                tree: Tree::from_entries(vec![file("model.bin")]).unwrap().measured(),
+            }),
+            EventContent::Closed(Closed {
+                time: time(10),
+                result: JobResult::Succeeded,
+            }),
         ]
     }
 
     fn log_of(contents: Vec<EventContent>) -> Result<MeasurementLog, LogError> {
-        MeasurementLog::from_events(contents.into_iter().enumerate().map(|(seq, content)| Event { seq: seq as u64, content }).collect())
+        MeasurementLog::from_events(
+            contents
+                .into_iter()
+                .enumerate()
+                .map(|(seq, content)| Event {
+                    seq: seq as u64,
+                    content,
+                })
+                .collect(),
+        )
     }
 
     /// These bytes and digests are the format: if this test has to change, the schema's version has to.
     #[test]
     fn golden_vectors() {
         let log = log_of(sample_contents()).unwrap();
-        let canonical = |index: usize| String::from_utf8(crate::canonical::to_jcs(&log.events()[index]).unwrap()).unwrap();
+        let canonical = |index: usize| {
+            String::from_utf8(crate::canonical::to_jcs(&log.events()[index]).unwrap()).unwrap()
+        };
         assert_eq!(
             canonical(7),
             r#"{"content":{"events":7},"pcr":14,"seq":7,"type":"sealed"}"#
@@ -476,10 +535,22 @@ pub(crate) mod tests {
             canonical(11),
             r#"{"content":{"result":"succeeded","time":"2026-01-01T00:00:10Z"},"pcr":15,"seq":11,"type":"closed"}"#
         );
-        assert_eq!(hex::encode(log.events()[7].digest(PcrBank::Sha256).unwrap()), "1e5546297d15ef88c9b9c57e3bb40be793f810c1811906a01a2793d8ec29904b");
-        assert_eq!(log.head().unwrap().to_string(), "sha256:09575bfeffc385c043606a3d5ac3f8d8bbd6e299bfd8fa2e8deaaef50c356902");
-        assert_eq!(hex::encode(log.replay(PcrBank::Sha256, PcrIndex::INPUTS).unwrap()), "bc105f52304b407760dd3621ca4bb094fcc40ef1b2248a3898f9aac69b8c3b3d");
-        assert_eq!(hex::encode(log.replay(PcrBank::Sha256, PcrIndex::OUTPUTS).unwrap()), "05deb632f9fe51584579512cc17d58b47e8cb4b6165b5126295035a3e347cd18");
+        assert_eq!(
+            hex::encode(log.events()[7].digest(PcrBank::Sha256).unwrap()),
+            "1e5546297d15ef88c9b9c57e3bb40be793f810c1811906a01a2793d8ec29904b"
+        );
+        assert_eq!(
+            log.head().unwrap().to_string(),
+            "sha256:09575bfeffc385c043606a3d5ac3f8d8bbd6e299bfd8fa2e8deaaef50c356902"
+        );
+        assert_eq!(
+            hex::encode(log.replay(PcrBank::Sha256, PcrIndex::INPUTS).unwrap()),
+            "bc105f52304b407760dd3621ca4bb094fcc40ef1b2248a3898f9aac69b8c3b3d"
+        );
+        assert_eq!(
+            hex::encode(log.replay(PcrBank::Sha256, PcrIndex::OUTPUTS).unwrap()),
+            "05deb632f9fe51584579512cc17d58b47e8cb4b6165b5126295035a3e347cd18"
+        );
     }
 
     #[test]
@@ -488,9 +559,16 @@ pub(crate) mod tests {
         let text = serde_json::to_vec_pretty(log.events()).unwrap();
         let read: Vec<Event> = crate::canonical::from_slice(&text, 100_000).unwrap();
         assert_eq!(MeasurementLog::from_events(read).unwrap(), log);
-        let wrong_pcr = String::from_utf8(text).unwrap().replacen("\"pcr\": 15", "\"pcr\": 14", 1);
+        let wrong_pcr = String::from_utf8(text)
+            .unwrap()
+            .replacen("\"pcr\": 15", "\"pcr\": 14", 1);
         let error = crate::canonical::from_slice::<Vec<Event>>(wrong_pcr.as_bytes(), 100_000).unwrap_err();
-        assert!(error.to_string().contains("an event of type `execution_started` belongs to PCR 15, this one says PCR 14"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("an event of type `execution_started` belongs to PCR 15, this one says PCR 14"),
+            "{error}"
+        );
     }
 
     proptest! {
@@ -515,48 +593,191 @@ pub(crate) mod tests {
         let contents = sample_contents();
         for end in 0..contents.len() {
             let log = log_of(contents[..end].to_vec()).unwrap();
-            assert!(matches!(log.complete(), Err(LogError::Incomplete { .. })), "{end}");
+            assert!(
+                matches!(log.complete(), Err(LogError::Incomplete { .. })),
+                "{end}"
+            );
             for (pick, content) in contents.iter().enumerate() {
                 let may_come = log.next_event(content.clone()).is_ok();
                 // The inputs may come in any order, and one of them is enough for the grammar.
                 let other_ways = [(2, 3), (3, 4)];
-                assert_eq!(may_come, pick == end || other_ways.contains(&(end, pick)), "{pick} after {end}");
+                assert_eq!(
+                    may_come,
+                    pick == end || other_ways.contains(&(end, pick)),
+                    "{pick} after {end}"
+                );
             }
         }
         let mut events: Vec<_> = log_of(contents).unwrap().events().to_vec();
         events.remove(3);
-        assert_eq!(MeasurementLog::from_events(events), Err(LogError::Sequence { expected: 3, found: 4 }));
+        assert_eq!(
+            MeasurementLog::from_events(events),
+            Err(LogError::Sequence {
+                expected: 3,
+                found: 4
+            })
+        );
     }
 
     /// Each contradiction, with the words that name it.
     #[test]
     fn contradictions_are_refused() {
         let cases: Vec<(usize, fn(&mut EventContent), &str)> = vec![
-            (0, |c| if let EventContent::JobOpened(o) = c { o.schema = "aicert/log/v9".into() }, "this software reads"),
-            (0, |c| if let EventContent::JobOpened(o) = c { o.banks.clear() }, "PCR banks are none"),
-            (3, |c| if let EventContent::InputMeasured(i) = c { i.name = "code".into() }, "a second input has the name \"code\""),
-            (3, |c| if let EventContent::InputMeasured(i) = c { i.destination = "/workspace/src".into() }, "a second input has the destination"),
-            (3, |c| if let EventContent::InputMeasured(i) = c { i.requested[0].value = FileDigest::of(b"other").to_string() }, "was asked for as sha256:"),
-            (3, |c| if let EventContent::InputMeasured(i) = c { i.resolved.clear() }, "nothing of that kind was measured"),
-            (3, |c| if let EventContent::InputMeasured(i) = c {
-                (i.requested[0].value, i.resolved[0].value) = (FileDigest::of(b"x").to_string(), FileDigest::of(b"x").to_string());
-            }, "what was measured is"),
-            (3, |c| if let EventContent::InputMeasured(i) = c { i.tree.bytes += 1 }, "total size"),
-            (3, |c| if let EventContent::InputMeasured(i) = c { i.tree.listing = None }, "listing"),
-            (7, |c| if let EventContent::Sealed(s) = c { s.events = 6 }, "it seals 6 events, the log has 7"),
-            (8, |c| if let EventContent::ExecutionStarted(s) = c { s.image = ImageDigest::of(b"other") }, "the one that was built is"),
-            (8, |c| if let EventContent::ExecutionStarted(s) = c { s.gpus.push("GPU-2".into()) }, "GPU \"GPU-2\", which the machine does not have"),
-            (9, |c| if let EventContent::ExecutionFinished(f) = c { f.exit_code = 1 }, "exit status and outputs mean Failed"),
-            (9, |c| if let EventContent::ExecutionFinished(f) = c { f.outcome = ExecutionOutcome::TimedOut }, "exit status and outputs mean Failed"),
-            (10, |c| if let EventContent::OutputsMeasured(o) = c { o.tree = Tree::from_entries(vec![]).unwrap().measured() }, "exit status and outputs mean Failed"),
-            (11, |c| if let EventContent::Closed(o) = c { o.result = JobResult::Failed }, "exit status and outputs mean Succeeded"),
+            (
+                0,
+                |c| {
+                    if let EventContent::JobOpened(o) = c {
+                        o.schema = "aicert/log/v9".into()
+                    }
+                },
+                "this software reads",
+            ),
+            (
+                0,
+                |c| {
+                    if let EventContent::JobOpened(o) = c {
+                        o.banks.clear()
+                    }
+                },
+                "PCR banks are none",
+            ),
+            (
+                3,
+                |c| {
+                    if let EventContent::InputMeasured(i) = c {
+                        i.name = "code".into()
+                    }
+                },
+                "a second input has the name \"code\"",
+            ),
+            (
+                3,
+                |c| {
+                    if let EventContent::InputMeasured(i) = c {
+                        i.destination = "/workspace/src".into()
+                    }
+                },
+                "a second input has the destination",
+            ),
+            (
+                3,
+                |c| {
+                    if let EventContent::InputMeasured(i) = c {
+                        i.requested[0].value = FileDigest::of(b"other").to_string()
+                    }
+                },
+                "was asked for as sha256:",
+            ),
+            (
+                3,
+                |c| {
+                    if let EventContent::InputMeasured(i) = c {
+                        i.resolved.clear()
+                    }
+                },
+                "nothing of that kind was measured",
+            ),
+            (
+                3,
+                |c| {
+                    if let EventContent::InputMeasured(i) = c {
+                        (i.requested[0].value, i.resolved[0].value) =
+                            (FileDigest::of(b"x").to_string(), FileDigest::of(b"x").to_string());
+                    }
+                },
+                "what was measured is",
+            ),
+            (
+                3,
+                |c| {
+                    if let EventContent::InputMeasured(i) = c {
+                        i.tree.bytes += 1
+                    }
+                },
+                "total size",
+            ),
+            (
+                3,
+                |c| {
+                    if let EventContent::InputMeasured(i) = c {
+                        i.tree.listing = None
+                    }
+                },
+                "listing",
+            ),
+            (
+                7,
+                |c| {
+                    if let EventContent::Sealed(s) = c {
+                        s.events = 6
+                    }
+                },
+                "it seals 6 events, the log has 7",
+            ),
+            (
+                8,
+                |c| {
+                    if let EventContent::ExecutionStarted(s) = c {
+                        s.image = ImageDigest::of(b"other")
+                    }
+                },
+                "the one that was built is",
+            ),
+            (
+                8,
+                |c| {
+                    if let EventContent::ExecutionStarted(s) = c {
+                        s.gpus.push("GPU-2".into())
+                    }
+                },
+                "GPU \"GPU-2\", which the machine does not have",
+            ),
+            (
+                9,
+                |c| {
+                    if let EventContent::ExecutionFinished(f) = c {
+                        f.exit_code = 1
+                    }
+                },
+                "exit status and outputs mean Failed",
+            ),
+            (
+                9,
+                |c| {
+                    if let EventContent::ExecutionFinished(f) = c {
+                        f.outcome = ExecutionOutcome::TimedOut
+                    }
+                },
+                "exit status and outputs mean Failed",
+            ),
+            (
+                10,
+                |c| {
+                    if let EventContent::OutputsMeasured(o) = c {
+                        o.tree = Tree::from_entries(vec![]).unwrap().measured()
+                    }
+                },
+                "exit status and outputs mean Failed",
+            ),
+            (
+                11,
+                |c| {
+                    if let EventContent::Closed(o) = c {
+                        o.result = JobResult::Failed
+                    }
+                },
+                "exit status and outputs mean Succeeded",
+            ),
         ];
         for (index, change, words) in cases {
             let mut contents = sample_contents();
             change(&mut contents[index]);
             assert_ne!(contents[index], sample_contents()[index]);
             let error = log_of(contents).unwrap_err();
-            assert!(error.to_string().contains(words), "{error} does not say {words:?}");
+            assert!(
+                error.to_string().contains(words),
+                "{error} does not say {words:?}"
+            );
         }
     }
 
@@ -565,9 +786,22 @@ pub(crate) mod tests {
         for names in [["b", "a"], ["a", "a"]] {
             let mut contents = sample_contents();
             if let EventContent::DependenciesMeasured(dependencies) = &mut contents[5] {
-                dependencies.packages = names.iter().map(|name| Package { name: (*name).into(), version: "1".into(), file: format!("{name}.whl"), hash: FileDigest::of(b"") }).collect();
+                dependencies.packages = names
+                    .iter()
+                    .map(|name| Package {
+                        name: (*name).into(),
+                        version: "1".into(),
+                        file: format!("{name}.whl"),
+                        hash: FileDigest::of(b""),
+                    })
+                    .collect();
             }
-            assert!(log_of(contents).unwrap_err().to_string().contains("not sorted by name, or one stands twice"));
+            assert!(
+                log_of(contents)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("not sorted by name, or one stands twice")
+            );
         }
     }
 }
