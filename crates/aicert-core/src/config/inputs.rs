@@ -186,7 +186,7 @@ fn name(section: &Section<'_>, derived: &str) -> Option<String> {
 /// Where an input comes from, and the name that follows from it.
 fn location(section: &Section<'_>, allowed: &'static [&'static str]) -> Option<(Location, String)> {
     let Some(kind) = section.text("type") else {
-        if section.entry("type").is_none() {
+        if section.lacks("type") {
             section.missing(
                 "`type` is missing",
                 format!("it is one of {}", allowed.join(", ")),
@@ -471,7 +471,7 @@ fn directory(section: &Section<'_>) -> Option<DirectoryLocation> {
 }
 
 fn required<'a>(section: &Section<'a>, key: &'static str, what: &str) -> Option<Text<'a>> {
-    if section.entry(key).is_none() {
+    if section.lacks(key) {
         section.missing(format!("`{key}` is missing"), format!("add `{key}`, {what}"));
     }
     section.text(key)

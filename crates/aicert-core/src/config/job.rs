@@ -65,19 +65,13 @@ pub(super) fn read(reader: &Reader<'_>, root: &Node, text: &str) -> Option<JobSp
         .node("resources")
         .map(|node| inputs::resources(reader, node, known_source))
         .unwrap_or_default();
-    if file.entry("source").is_none() && file.entry("resources").is_none_or(|entry| is_empty(&entry.node)) {
-        file.missing(
-            "the job has no input: neither `source` nor `resources`",
-            "a proof says which code and data a model was made from: add `source`",
-        );
-    }
     let outputs = outputs(&file);
     let gpus = gpus(&file);
     let limits = limits(&file);
     let machine = match file.node("machine") {
         Some(node) => machine::machine(reader, node),
         None => {
-            if file.entry("machine").is_none() {
+            if file.lacks("machine") {
                 file.missing(
                     "`machine` is missing: where shall the job run?",
                     "`machine: {provider: local, tpm: device}` is this machine with its TPM; `tpm: swtpm` simulates one",
@@ -86,13 +80,21 @@ pub(super) fn read(reader: &Reader<'_>, root: &Node, text: &str) -> Option<JobSp
             None
         }
     };
-    let program = program?;
-    if program.entry_point.is_some() && file.entry("source").is_none() {
+    let runs_source = program
+        .as_ref()
+        .is_some_and(|program| program.entry_point.is_some());
+    if runs_source && file.lacks("source") {
         file.missing(
             "`source` is missing: a Python job runs a script of its source",
             "add `source`, or give a `command`",
         );
+    } else if file.lacks("source") && file.entry("resources").is_none_or(|entry| is_empty(&entry.node)) {
+        file.missing(
+            "the job has no input: neither `source` nor `resources`",
+            "a proof says which code and data a model was made from: add `source`",
+        );
     }
+    let program = program?;
     Some(JobSpec {
         config: ConfigDigest::of(text.as_bytes()),
         image: program.image,
@@ -115,7 +117,7 @@ fn is_empty(node: &Node) -> bool {
 
 fn program(file: &Section<'_>) -> Option<Program> {
     let Some(kind) = file.text("kind") else {
-        if file.entry("kind").is_none() {
+        if file.lacks("kind") {
             file.missing(
                 "`kind` is missing",
                 "`kind: python` runs a Python script, `kind: container` any image",
@@ -190,7 +192,7 @@ fn python_image(file: &Section<'_>) -> Option<ImageSpec> {
     if file.entry("baseImage").is_some() {
         return None;
     }
-    if file.entry("pythonVersion").is_none() {
+    if file.lacks("pythonVersion") {
         file.missing(
             "`pythonVersion` is missing",
             "`pythonVersion: 11` is Python 3.11; `baseImage` names an image that brings its own",
@@ -238,7 +240,7 @@ fn container(file: &Section<'_>) -> Option<Program> {
         None => None,
         Some(_) => Some(command(file)?),
     };
-    if file.entry("image").is_none() {
+    if file.lacks("image") {
         file.missing("`image` is missing", "add `image`, the container image to run");
     }
     Some(Program {
@@ -382,7 +384,7 @@ fn refuse_secret(file: &Section<'_>, text: Text<'_>, place: &str) -> bool {
     };
     file.reader.problem_with_help(
         text.place,
-        format!("this looks like {what}; {place} of a job are readable in its proof"),
+        format!("this looks like {what}, and everybody can read {place} of a job in its proof"),
         "remove it: a job has no network, and what it needs is fetched before, with `tokenEnv`",
     );
     true
@@ -438,7 +440,7 @@ fn gpus(file: &Section<'_>) -> Option<GpuRequest> {
         ("all", _) => Some(GpuRequest::All),
         (_, Ok(0)) => {
             file.reader
-                .problem_with_help(request.place, "`gpus: 0`", "remove `gpus` for none");
+                .problem_with_help(request.place, "`gpus: 0` asks for none", "remove `gpus` for none");
             None
         }
         (_, Ok(count)) => Some(GpuRequest::Count(count)),

@@ -16,7 +16,7 @@ const TPMS: &[&str] = &["swtpm", "device"];
 pub(super) fn machine(reader: &Reader<'_>, node: &Node) -> Option<MachineSpec> {
     let section = Section::of(reader, node, "`machine`", KEYS)?;
     let Some(provider) = section.text("provider") else {
-        if section.entry("provider").is_none() {
+        if section.lacks("provider") {
             section.missing(
                 "`provider` is missing",
                 "`provider: local` runs the job on this machine",
@@ -51,7 +51,7 @@ pub(super) fn machine(reader: &Reader<'_>, node: &Node) -> Option<MachineSpec> {
 fn local(section: &Section<'_>) -> Option<LocalTpm> {
     let reader = section.reader;
     let Some(tpm) = section.text("tpm") else {
-        if section.entry("tpm").is_none() {
+        if section.lacks("tpm") {
             section.missing(
                 "`tpm` is missing: which TPM shall sign?",
                 "`tpm: device` is the TPM of this machine; `tpm: swtpm` simulates one, for trying things out",
@@ -101,7 +101,7 @@ fn device(section: &Section<'_>) -> Option<LocalTpm> {
             "add the files of the attestation key's certificate chain, its own first",
         ),
     ] {
-        if section.entry(key).is_none() {
+        if section.lacks(key) {
             section.missing(format!("`{key}` is missing"), help);
         }
     }

@@ -66,14 +66,13 @@ pub(super) fn in_text(text: &str) -> Option<&'static str> {
             return Some(found);
         }
         for (prefix, length, what) in TOKENS {
-            let token: usize = word
-                .starts_with(prefix)
-                .then(|| {
-                    word.bytes()
-                        .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-                        .count()
-                })
-                .unwrap_or_default();
+            if !word.starts_with(prefix) {
+                continue;
+            }
+            let token = word
+                .bytes()
+                .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+                .count();
             if token >= length {
                 return Some(what);
             }

@@ -99,6 +99,8 @@ pub(super) struct Section<'a> {
     pub(super) reader: &'a Reader<'a>,
     pub(super) place: Place,
     entries: &'a [Entry],
+    /// The known keys that unknown ones probably mean.
+    misspelled: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
@@ -117,10 +119,14 @@ impl<'a> Section<'a> {
             );
             return None;
         };
+        let mut misspelled = Vec::new();
         for entry in entries.iter().filter(|entry| !keys.contains(&entry.key.as_str())) {
             let shown: String = entry.key.escape_debug().take(60).collect();
             let help = match suggestion(&entry.key, keys) {
-                Some(similar) => format!("did you mean `{similar}`?"),
+                Some(similar) => {
+                    misspelled.push(similar);
+                    format!("did you mean `{similar}`?")
+                }
                 None => format!("the keys here are {}", keys.join(", ")),
             };
             reader.problem_with_help(entry.place, format!("unknown key `{shown}` in {name}"), help);
@@ -129,11 +135,17 @@ impl<'a> Section<'a> {
             reader,
             place: node.place,
             entries,
+            misspelled,
         })
     }
 
     pub(super) fn entry(&self, key: &str) -> Option<&'a Entry> {
         self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    /// Whether a key is not there, not even misspelled.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        self.entry(key).is_none() && !self.misspelled.contains(&key)
     }
 
     /// The value of a key; a key without a value is a problem.
@@ -257,7 +269,7 @@ impl<'a> Section<'a> {
 }
 
 /// The known key that someone probably meant.
-pub(super) fn suggestion<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(super) fn suggestion(found: &str, known: &[&'static str]) -> Option<&'static str> {
     let plain = |text: &str| -> String {
         text.chars()
             .filter(|c| c.is_alphanumeric())
