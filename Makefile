@@ -33,7 +33,7 @@ deny: ## Check licences, advisories and who depends on whom
 	scripts/check-dependencies.sh
 
 bench: build ## Measure what aicert adds around a job, against plain Docker
-	@benches/run.sh target/release/aicert
+	python3 benches/run.py target/release/aicert
 
 clean: ## Remove what was built
 	$(CARGO) clean

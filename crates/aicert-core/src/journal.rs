@@ -46,11 +46,28 @@ impl Journal {
     ///
     /// When it exists or cannot be created.
     pub fn create(path: &Path) -> Result<Self, JournalError> {
-        let fail = |source| JournalError { path: path.into(), action: "created", source };
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)?;
-        Ok(Self { path: path.into(), file })
+        let fail = |source| JournalError {
+            path: path.into(),
+            action: "created",
+            source,
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(fail)?;
+        let folder = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(fail)?;
+        Ok(Self {
+            path: path.into(),
+            file,
+        })
     }
 
     /// Writes an event and waits until it is durable.
@@ -64,7 +81,11 @@ impl Journal {
         self.file
             .write_all(&line)
             .and_then(|()| self.file.sync_data())
-            .map_err(|source| JournalError { path: self.path.clone(), action: "written", source })
+            .map_err(|source| JournalError {
+                path: self.path.clone(),
+                action: "written",
+                source,
+            })
     }
 
     /// Reads what a job that did not end left behind: its events as far as they are whole and in order.
@@ -73,13 +94,26 @@ impl Journal {
     ///
     /// When the file cannot be read.
     pub fn read(path: &Path) -> Result<MeasurementLog, JournalError> {
-        let fail = |source| JournalError { path: path.into(), action: "read", source };
+        let fail = |source| JournalError {
+            path: path.into(),
+            action: "read",
+            source,
+        };
         let mut bytes = Vec::new();
-        File::open(path).map_err(fail)?.take(SIZE_LIMIT).read_to_end(&mut bytes).map_err(fail)?;
+        File::open(path)
+            .map_err(fail)?
+            .take(SIZE_LIMIT)
+            .read_to_end(&mut bytes)
+            .map_err(fail)?;
         let mut log = MeasurementLog::new();
         // A crash can tear the last line: what follows the last newline is not an event.
-        for line in bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-            let Ok(event) = crate::canonical::from_slice::<Event>(line, line.len()) else { break };
+        for line in bytes
+            .split_inclusive(|&byte| byte == b'\n')
+            .filter(|line| line.ends_with(b"\n"))
+        {
+            let Ok(event) = crate::canonical::from_slice::<Event>(line, line.len()) else {
+                break;
+            };
             if log.push(event).is_err() {
                 break;
             }
@@ -106,11 +140,27 @@ mod tests {
         }
         assert_eq!(Journal::read(&path).unwrap(), log);
         let whole = std::fs::read(&path).unwrap();
-        let second_end = whole.iter().enumerate().filter(|(_, b)| **b == b'\n').nth(1).unwrap().0 + 1;
+        let second_end = whole
+            .iter()
+            .enumerate()
+            .filter(|(_, b)| **b == b'\n')
+            .nth(1)
+            .unwrap()
+            .0
+            + 1;
         for cut in second_end..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            assert_eq!(Journal::read(&path).unwrap().events(), &log.events()[..2], "cut at {cut}");
+            assert_eq!(
+                Journal::read(&path).unwrap().events(),
+                &log.events()[..2],
+                "cut at {cut}"
+            );
         }
-        assert!(Journal::create(&path).unwrap_err().to_string().contains("could not be created"));
+        assert!(
+            Journal::create(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("could not be created")
+        );
     }
 }

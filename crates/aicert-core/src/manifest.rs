@@ -78,7 +78,10 @@ impl Manifest {
     /// When `out` cannot be written to.
     pub fn write(&self, out: &mut dyn Write) -> Result<(), ManifestError> {
         for tree in &self.trees {
-            let header = Header { tree: tree.root(), files: tree.entries().len() as u64 };
+            let header = Header {
+                tree: tree.root(),
+                files: tree.entries().len() as u64,
+            };
             serde_json::to_writer(&mut *out, &header).map_err(io::Error::from)?;
             out.write_all(b"\n")?;
             for entry in tree.entries() {
@@ -100,13 +103,21 @@ impl Manifest {
             // Grows with what is really there, never with what the header announces.
             let mut entries = Vec::new();
             while (entries.len() as u64) < header.files {
-                let cut = ManifestError::Cut { found: entries.len() as u64, expected: header.files };
+                let cut = ManifestError::Cut {
+                    found: entries.len() as u64,
+                    expected: header.files,
+                };
                 entries.push(read_line::<Entry>(&mut input, &mut line)?.ok_or(cut)?);
             }
             let tree = Tree::from_sorted(entries)?;
             if tree.root() != header.tree {
                 let (expected, found) = (header.tree.to_string(), tree.root().to_string());
-                return Err(TreeError::Mismatch { what: "root", expected, found }.into());
+                return Err(TreeError::Mismatch {
+                    what: "root",
+                    expected,
+                    found,
+                }
+                .into());
             }
             trees.push(tree);
         }
@@ -114,14 +125,19 @@ impl Manifest {
     }
 }
 
-fn read_line<T: Serialize + serde::de::DeserializeOwned>(input: &mut impl BufRead, line: &mut u64) -> Result<Option<T>, ManifestError> {
+fn read_line<T: Serialize + serde::de::DeserializeOwned>(
+    input: &mut impl BufRead,
+    line: &mut u64,
+) -> Result<Option<T>, ManifestError> {
     let mut bytes = Vec::new();
     io::Read::take(&mut *input, LINE_LIMIT as u64 + 1).read_until(b'\n', &mut bytes)?;
     if bytes.is_empty() {
         return Ok(None);
     }
     *line += 1;
-    canonical::from_slice(&bytes, LINE_LIMIT).map(Some).map_err(|source| ManifestError::Line { line: *line, source })
+    canonical::from_slice(&bytes, LINE_LIMIT)
+        .map(Some)
+        .map_err(|source| ManifestError::Line { line: *line, source })
 }
 
 #[cfg(test)]
@@ -131,8 +147,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn sample() -> Manifest {
-        let entry = |i: u32| Entry::file(format!("d/{i}").parse().unwrap(), i % 2 == 0, 1, FileDigest::of(&i.to_le_bytes()));
-        Manifest::new(vec![Tree::from_entries((0..1500).map(entry).collect()).unwrap(), Tree::from_entries((0..3).map(entry).collect()).unwrap()])
+        let entry = |i: u32| {
+            Entry::file(
+                format!("d/{i}").parse().unwrap(),
+                i % 2 == 0,
+                1,
+                FileDigest::of(&i.to_le_bytes()),
+            )
+        };
+        Manifest::new(vec![
+            Tree::from_entries((0..1500).map(entry).collect()).unwrap(),
+            Tree::from_entries((0..3).map(entry).collect()).unwrap(),
+        ])
     }
 
     fn text(manifest: &Manifest) -> Vec<u8> {
@@ -146,11 +172,25 @@ mod tests {
         let manifest = sample();
         let text = text(&manifest);
         assert_eq!(Manifest::read(&text[..]).unwrap(), manifest);
-        assert!(matches!(Manifest::read(&text[..text.len() / 2]), Err(ManifestError::Cut { .. } | ManifestError::Line { .. })));
-        let swapped = String::from_utf8(text).unwrap().replacen("\"size\":1", "\"size\":2", 1);
-        assert!(matches!(Manifest::read(swapped.as_bytes()), Err(ManifestError::Tree(TreeError::Mismatch { .. }))));
-        let huge = format!("{{\"tree\":\"{}\",\"files\":18446744073709551615}}\n", TreeRoot::of(b""));
-        assert!(matches!(Manifest::read(huge.as_bytes()), Err(ManifestError::Cut { found: 0, .. })));
+        assert!(matches!(
+            Manifest::read(&text[..text.len() / 2]),
+            Err(ManifestError::Cut { .. } | ManifestError::Line { .. })
+        ));
+        let swapped = String::from_utf8(text)
+            .unwrap()
+            .replacen("\"size\":1", "\"size\":2", 1);
+        assert!(matches!(
+            Manifest::read(swapped.as_bytes()),
+            Err(ManifestError::Tree(TreeError::Mismatch { .. }))
+        ));
+        let huge = format!(
+            "{{\"tree\":\"{}\",\"files\":18446744073709551615}}\n",
+            TreeRoot::of(b"")
+        );
+        assert!(matches!(
+            Manifest::read(huge.as_bytes()),
+            Err(ManifestError::Cut { found: 0, .. })
+        ));
     }
 
     proptest! {

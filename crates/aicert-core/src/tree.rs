@@ -649,7 +649,10 @@ mod tests {
             to_jcs(&tree.entries()[2]).unwrap(),
             br#"{"mode":"symlink","path":"b/to","target":"../a"}"#
         );
-        assert_eq!(tree.root().to_string(), "sha256:f4d3827e5181d52cc0723b0a43204cc5ef3f897210f8325c9407a32460cce3c9");
+        assert_eq!(
+            tree.root().to_string(),
+            "sha256:f4d3827e5181d52cc0723b0a43204cc5ef3f897210f8325c9407a32460cce3c9"
+        );
     }
 
     proptest! {
