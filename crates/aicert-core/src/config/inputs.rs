@@ -279,7 +279,7 @@ fn git(section: &Section<'_>) -> Option<GitLocation> {
             reader.problem_with_help(
                 repository.place,
                 "`gitRepo` is no address of a repository",
-                "use https://…, ssh://…, user@host:path, file:///… or a path that begins with `/`, `./` or `../`",
+                "use https://…, ssh://…, user@host:path, file:///… or a path that begins with `/`, `./`, `../` or `~/`",
             );
             return None;
         }
@@ -520,7 +520,7 @@ fn transport(address: &str) -> Transport {
         Some(("ssh", rest)) if !rest.is_empty() => Transport::Ssh,
         Some(("file", rest)) if rest.starts_with('/') => Transport::File,
         Some(_) => Transport::Unknown,
-        None if ["/", "./", "../"].iter().any(|start| address.starts_with(start)) || address == "." => {
+        None if ["/", "./", "../", "~/"].iter().any(|start| address.starts_with(start)) || address == "." => {
             Transport::Path
         }
         // user@host:path

@@ -47,9 +47,12 @@ impl<'a> Reader<'a> {
         self.problems.into_inner()
     }
 
-    /// A path of this machine: relative ones start at the configuration file.
+    /// A path of this machine: relative ones start at the configuration file, `~/` at the user's home.
     pub(super) fn path(&self, text: &str) -> PathBuf {
-        self.base_dir.join(text)
+        match (text.strip_prefix("~/"), (self.environment)("HOME")) {
+            (Some(rest), Some(home)) if home.starts_with('/') => Path::new(&home).join(rest),
+            _ => self.base_dir.join(text.strip_prefix("./").unwrap_or(text)),
+        }
     }
 
     /// The value of the environment variable that `name` names.

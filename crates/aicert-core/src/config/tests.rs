@@ -10,6 +10,7 @@ use crate::spec::{GpuRequest, ImageSpec, JobSpec, Location};
 fn environment(name: &str) -> Option<String> {
     match name {
         "GIT_TOKEN" => Some("hunter2-hunter2".into()),
+        "HOME" => Some("/home/me".into()),
         "EMPTY" => Some(String::new()),
         "PIP_INDEX_URL" => Some("https://me:hunter2@index.example/simple".into()),
         "HTTPS_PROXY" => Some("http://me:hunter2@proxy.example:3128".into()),
@@ -85,7 +86,7 @@ resources:
     url: https://example.org/data/weights.bin?download=1
     sha256: BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD
     tokenEnv: GIT_TOKEN
-  - {type: git, gitRepo: git@example.org:me/corpus, branch: 1.10, submodules: false, sshKey: keys/id, destinationPath: corpora/a}
+  - {type: git, gitRepo: git@example.org:me/corpus, branch: 1.10, submodules: false, sshKey: ~/keys/id, destinationPath: corpora/a}
   - {type: git, gitRepo: ./local, name: nearby, commit: 0123456789012345678901234567890123456789}
   - {type: directory, path: data/set}
 outputs: /workspace/model
@@ -128,7 +129,11 @@ machine:
         panic!()
     };
     assert_eq!(format!("{:?}", corpus.revision), "Branch(\"1.10\")");
-    assert_eq!(local.repository, "/base/./local");
+    assert_eq!(
+        format!("{:?}", corpus.credentials),
+        "Some(SshKey { path: \"/home/me/keys/id\", passphrase: None })"
+    );
+    assert_eq!(local.repository, "/base/local");
     assert_eq!(
         job.gpus,
         Some(GpuRequest::Uuids(vec!["GPU-1".into(), "GPU-2".into()]))
@@ -486,7 +491,7 @@ fn inputs_are_checked() {
       |
     6 |   - {type: git, gitRepo: -oProxyCommand=x}
       |                          ^^^^^^^^^^^^^^^^
-      = help: use https://…, ssh://…, user@host:path, file:///… or a path that begins with `/`, `./` or `../`
+      = help: use https://…, ssh://…, user@host:path, file:///… or a path that begins with `/`, `./`, `../` or `~/`
     "#);
     assert_snapshot!(resource("{type: git, gitRepo: https://example.org/x, branch: --upload-pack=x}"), @r#"
     aicert.yaml:6:57: `branch` is not a name that git allows
