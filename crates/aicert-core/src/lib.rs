@@ -21,6 +21,8 @@ pub mod manifest;
 #[cfg(feature = "fs")]
 pub mod measure;
 #[cfg(feature = "pipeline")]
+pub mod pipeline;
+#[cfg(feature = "pipeline")]
 pub mod progress;
 #[cfg(feature = "pipeline")]
 pub mod runtime;
