@@ -150,7 +150,7 @@ mod tests {
         let entry = |i: u32| {
             Entry::file(
                 format!("d/{i}").parse().unwrap(),
-                i % 2 == 0,
+                i.is_multiple_of(2),
                 1,
                 FileDigest::of(&i.to_le_bytes()),
             )

@@ -14,11 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use error::PipelineError;
 
-use crate::certificate::{Base64, Certificate, KeyEvidence, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data};
+use crate::certificate::{
+    Base64, Certificate, KeyEvidence, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data,
+};
 use crate::digest::{ImageDigest, Nonce};
 use crate::event::{
-    Closed, ContainerBuilt, DependenciesMeasured, EventContent, ExecutionFinished, ExecutionOutcome, ExecutionStarted, Gpu, ImageResolved,
-    InputMeasured, JobOpened, JobResult, LOG_SCHEMA, Machine, Network, OutputsMeasured, Package, Sealed, Tool,
+    Closed, ContainerBuilt, DependenciesMeasured, EventContent, ExecutionFinished, ExecutionOutcome,
+    ExecutionStarted, Gpu, ImageResolved, InputMeasured, JobOpened, JobResult, LOG_SCHEMA, Machine, Network,
+    OutputsMeasured, Package, Sealed, Tool,
 };
 use crate::input::{FetchRequest, FetchedInput, InputSource};
 use crate::journal::Journal;
@@ -26,7 +29,9 @@ use crate::log::MeasurementLog;
 use crate::manifest::Manifest;
 use crate::measure;
 use crate::progress::{Progress, ProgressEvent, Step};
-use crate::runtime::{BuildRequest, DependencyRequest, ExecutionReport, ExecutionRequest, JobId, Mount, ResolvedImage, Runtime};
+use crate::runtime::{
+    BuildRequest, DependencyRequest, ExecutionReport, ExecutionRequest, JobId, Mount, ResolvedImage, Runtime,
+};
 use crate::spec::{InputSpec, JobSpec, RESOURCES_FOLDER, SOURCE_FOLDER};
 use crate::time::Timestamp;
 use crate::tpm::{PcrBank, PcrIndex, Quote, TpmBackend};
@@ -117,7 +122,11 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Checks that the TPM is fresh, and opens the log.
-    async fn open(job: &'a Job, backends: &'a Backends, progress: &'a Progress) -> Result<Self, PipelineError> {
+    async fn open(
+        job: &'a Job,
+        backends: &'a Backends,
+        progress: &'a Progress,
+    ) -> Result<Self, PipelineError> {
         backends.runtime.check().await?;
         for input in &job.spec.inputs {
             source_for(backends, input)?;
@@ -150,7 +159,10 @@ impl<'a> Run<'a> {
     async fn record(&mut self, content: EventContent) -> Result<(), PipelineError> {
         let event = self.log.next_event(content)?;
         let banks = &self.backends.tpm.capabilities().banks;
-        let digests = banks.iter().map(|bank| Ok((*bank, event.digest(*bank)?))).collect::<Result<BTreeMap<_, _>, PipelineError>>()?;
+        let digests = banks
+            .iter()
+            .map(|bank| Ok((*bank, event.digest(*bank)?)))
+            .collect::<Result<BTreeMap<_, _>, PipelineError>>()?;
         let (journal, written) = (Arc::clone(&self.journal), event.clone());
         blocking(move || {
             // A poisoned lock would mean a panic while writing: the journal cannot be trusted then.
@@ -168,8 +180,18 @@ impl<'a> Run<'a> {
             Some(request) => self.backends.runtime.gpus(request).await?,
             None => Vec::new(),
         };
-        let Job { provider, instance_type, region, .. } = self.job;
-        let machine = Machine { provider: provider.clone(), instance_type: instance_type.clone(), region: region.clone(), gpus: gpus.clone() };
+        let Job {
+            provider,
+            instance_type,
+            region,
+            ..
+        } = self.job;
+        let machine = Machine {
+            provider: provider.clone(),
+            instance_type: instance_type.clone(),
+            region: region.clone(),
+            gpus: gpus.clone(),
+        };
         self.record(EventContent::Machine(machine)).await?;
         Ok(gpus)
     }
@@ -178,14 +200,35 @@ impl<'a> Run<'a> {
         let source = source_for(self.backends, spec)?;
         let target = host_path(&self.job.workspace, spec)?;
         let parent = target.parent().unwrap_or(&self.job.workspace).to_owned();
-        blocking(move || std::fs::create_dir_all(&parent).map_err(|error| PipelineError::storage("make the folder", &parent, error))).await?;
+        blocking(move || {
+            std::fs::create_dir_all(&parent)
+                .map_err(|error| PipelineError::storage("make the folder", &parent, error))
+        })
+        .await?;
 
         self.progress.started(Step::Fetch, &spec.name);
-        let request = FetchRequest { spec: spec.clone(), target, progress: self.progress.clone() };
-        let fetched = source.fetch(request).await.map_err(|source| PipelineError::Input { name: spec.name.clone(), source })?;
-        let FetchedInput { origin, requested, resolved, tree } = fetched;
+        let request = FetchRequest {
+            spec: spec.clone(),
+            target,
+            progress: self.progress.clone(),
+        };
+        let fetched = source
+            .fetch(request)
+            .await
+            .map_err(|source| PipelineError::Input {
+                name: spec.name.clone(),
+                source,
+            })?;
+        let FetchedInput {
+            origin,
+            requested,
+            resolved,
+            tree,
+        } = fetched;
         let measured = tree.measured();
-        let known_as = resolved.first().map_or_else(|| measured.root.to_string(), |pin| pin.value.clone());
+        let known_as = resolved
+            .first()
+            .map_or_else(|| measured.root.to_string(), |pin| pin.value.clone());
         let detail = format!("{known_as}, {} files, {} bytes", measured.files, measured.bytes);
         self.record(EventContent::InputMeasured(InputMeasured {
             name: spec.name.clone(),
@@ -214,35 +257,75 @@ impl<'a> Run<'a> {
 
     /// Says early that the entry point is missing, rather than after everything was downloaded.
     fn require_entry_point(&self, spec: &InputSpec, source: &Tree) -> Result<(), PipelineError> {
-        let Some(entry_point) = &self.job.spec.entry_point else { return Ok(()) };
+        let Some(entry_point) = &self.job.spec.entry_point else {
+            return Ok(());
+        };
         if has_file(source, entry_point) {
             return Ok(());
         }
-        let scripts: Vec<_> = source.entries().iter().map(|entry| entry.path().as_str()).filter(|path| path.ends_with(".py")).collect();
-        let candidates = scripts.iter().take(5).map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ");
-        Err(PipelineError::EntryPointMissing { source_name: spec.name.clone(), entry_point: entry_point.clone(), candidates })
+        let scripts: Vec<_> = source
+            .entries()
+            .iter()
+            .map(|entry| entry.path().as_str())
+            .filter(|path| path.ends_with(".py"))
+            .collect();
+        let candidates = scripts
+            .iter()
+            .take(5)
+            .map(|path| format!("`{path}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        Err(PipelineError::EntryPointMissing {
+            source_name: spec.name.clone(),
+            entry_point: entry_point.clone(),
+            candidates,
+        })
     }
 
     /// Resolves the base image and the dependencies, measures both, and builds what the job runs in.
     async fn build_container(&mut self) -> Result<ImageDigest, PipelineError> {
         let runtime = &self.backends.runtime;
         let image = runtime.resolve_image(&self.job.spec.image, self.progress).await?;
-        self.record(EventContent::ImageResolved(ImageResolved { requested: image.requested.clone(), digest: image.digest })).await?;
+        self.record(EventContent::ImageResolved(ImageResolved {
+            requested: image.requested.clone(),
+            digest: image.digest,
+        }))
+        .await?;
 
         let packages_dir = self.job.workspace.join("packages");
         let folder = packages_dir.clone();
-        blocking(move || std::fs::create_dir(&folder).map_err(|error| PipelineError::storage("make the folder", &folder, error))).await?;
+        blocking(move || {
+            std::fs::create_dir(&folder)
+                .map_err(|error| PipelineError::storage("make the folder", &folder, error))
+        })
+        .await?;
         let packages = self.resolve_dependencies(&image, &packages_dir).await?;
-        self.record(EventContent::DependenciesMeasured(DependenciesMeasured { packages: packages.clone() })).await?;
+        self.record(EventContent::DependenciesMeasured(DependenciesMeasured {
+            packages: packages.clone(),
+        }))
+        .await?;
 
-        let request = BuildRequest { job: self.job.id.clone(), image, packages, packages_dir, progress: self.progress.clone() };
+        let request = BuildRequest {
+            job: self.job.id.clone(),
+            image,
+            packages,
+            packages_dir,
+            progress: self.progress.clone(),
+        };
         let image = runtime.build(request).await?;
-        self.record(EventContent::ContainerBuilt(ContainerBuilt { image })).await?;
+        self.record(EventContent::ContainerBuilt(ContainerBuilt { image }))
+            .await?;
         Ok(image)
     }
 
-    async fn resolve_dependencies(&self, image: &ResolvedImage, into: &Path) -> Result<Vec<Package>, PipelineError> {
-        let (Some(requirements), Some(source)) = (&self.job.spec.requirements, &self.source) else { return Ok(Vec::new()) };
+    async fn resolve_dependencies(
+        &self,
+        image: &ResolvedImage,
+        into: &Path,
+    ) -> Result<Vec<Package>, PipelineError> {
+        let (Some(requirements), Some(source)) = (&self.job.spec.requirements, &self.source) else {
+            return Ok(Vec::new());
+        };
         if !has_file(source, requirements) {
             return Ok(Vec::new());
         }
@@ -262,14 +345,26 @@ impl<'a> Run<'a> {
         self.record(EventContent::Sealed(Sealed { events })).await
     }
 
-    async fn execute(&mut self, image: ImageDigest, gpus: Vec<Gpu>) -> Result<ExecutionReport, PipelineError> {
+    async fn execute(
+        &mut self,
+        image: ImageDigest,
+        gpus: Vec<Gpu>,
+    ) -> Result<ExecutionReport, PipelineError> {
         let command = match &self.job.spec.command {
             Some(command) => command.clone(),
             None => self.backends.runtime.default_command(image).await?,
         };
         let outputs = self.outputs_dir();
-        blocking(move || std::fs::create_dir(&outputs).map_err(|error| PipelineError::storage("make the folder", &outputs, error))).await?;
-        let working_directory = if self.source.is_some() { SOURCE_FOLDER.to_owned() } else { "/".to_owned() };
+        blocking(move || {
+            std::fs::create_dir(&outputs)
+                .map_err(|error| PipelineError::storage("make the folder", &outputs, error))
+        })
+        .await?;
+        let working_directory = if self.source.is_some() {
+            SOURCE_FOLDER.to_owned()
+        } else {
+            "/".to_owned()
+        };
         self.record(EventContent::ExecutionStarted(ExecutionStarted {
             time: Timestamp::now(),
             image,
@@ -298,21 +393,38 @@ impl<'a> Run<'a> {
             time: Timestamp::now(),
             outcome: report.outcome,
             exit_code: report.exit_code,
-            wall_milliseconds: u64::try_from(report.wall.as_millis()).unwrap_or(u64::MAX).min(crate::canonical::INTEGER_LIMIT - 1),
+            wall_milliseconds: u64::try_from(report.wall.as_millis())
+                .unwrap_or(u64::MAX)
+                .min(crate::canonical::INTEGER_LIMIT - 1),
         };
         self.record(EventContent::ExecutionFinished(finished)).await?;
-        self.progress.finished(Step::Run, command.join(" "), describe(&report));
+        self.progress
+            .finished(Step::Run, command.join(" "), describe(&report));
         Ok(report)
     }
 
     fn mounts(&self) -> Vec<Mount> {
         let mut mounts = Vec::new();
         for (folder, host) in [(SOURCE_FOLDER, "src"), (RESOURCES_FOLDER, "resources")] {
-            if self.job.spec.inputs.iter().any(|input| input.destination.starts_with(folder)) {
-                mounts.push(Mount { host: self.job.workspace.join(host), container: folder.into(), writable: false });
+            if self
+                .job
+                .spec
+                .inputs
+                .iter()
+                .any(|input| input.destination.starts_with(folder))
+            {
+                mounts.push(Mount {
+                    host: self.job.workspace.join(host),
+                    container: folder.into(),
+                    writable: false,
+                });
             }
         }
-        mounts.push(Mount { host: self.outputs_dir(), container: self.job.spec.outputs.clone(), writable: true });
+        mounts.push(Mount {
+            host: self.outputs_dir(),
+            container: self.job.spec.outputs.clone(),
+            writable: true,
+        });
         mounts
     }
 
@@ -326,19 +438,35 @@ impl<'a> Run<'a> {
 
     async fn measure_outputs(&mut self) -> Result<(), PipelineError> {
         self.progress.started(Step::Outputs, &self.job.spec.outputs);
-        let (folder, progress, subject) = (self.outputs_dir(), self.progress.clone(), self.job.spec.outputs.clone());
+        let (folder, progress, subject) = (
+            self.outputs_dir(),
+            self.progress.clone(),
+            self.job.spec.outputs.clone(),
+        );
         let cancelled = Arc::new(AtomicBool::new(false));
         let _cancel_on_drop = CancelOnDrop(Arc::clone(&cancelled));
         let tree = blocking(move || {
             let report = |bytes| progress.advanced(Step::Outputs, &subject, bytes, None);
-            let options = measure::Options { hard_links: measure::HardLinks::Refuse, progress: &report, cancelled: &cancelled };
+            let options = measure::Options {
+                hard_links: measure::HardLinks::Refuse,
+                progress: &report,
+                cancelled: &cancelled,
+            };
             measure::measure(&folder, &options).map_err(PipelineError::Outputs)
         })
         .await?;
         let measured = tree.measured();
-        let detail = format!("{}, {} files, {} bytes", measured.root, measured.files, measured.bytes);
-        self.record(EventContent::OutputsMeasured(OutputsMeasured { folder: self.job.spec.outputs.clone(), tree: measured })).await?;
-        self.progress.finished(Step::Outputs, &self.job.spec.outputs, detail);
+        let detail = format!(
+            "{}, {} files, {} bytes",
+            measured.root, measured.files, measured.bytes
+        );
+        self.record(EventContent::OutputsMeasured(OutputsMeasured {
+            folder: self.job.spec.outputs.clone(),
+            tree: measured,
+        }))
+        .await?;
+        self.progress
+            .finished(Step::Outputs, &self.job.spec.outputs, detail);
         if tree.entries().is_empty() {
             let message = format!("the job left nothing in {}", self.job.spec.outputs);
             self.progress.send(ProgressEvent::Warning { message });
@@ -350,8 +478,16 @@ impl<'a> Run<'a> {
     async fn close(&mut self, report: &ExecutionReport) -> Result<(), PipelineError> {
         let left_outputs = self.log.events().iter().any(|event| matches!(&event.content, EventContent::OutputsMeasured(outputs) if outputs.tree.files > 0));
         let succeeded = report.outcome == ExecutionOutcome::Exited && report.exit_code == 0 && left_outputs;
-        let result = if succeeded { JobResult::Succeeded } else { JobResult::Failed };
-        self.record(EventContent::Closed(Closed { time: Timestamp::now(), result })).await
+        let result = if succeeded {
+            JobResult::Succeeded
+        } else {
+            JobResult::Failed
+        };
+        self.record(EventContent::Closed(Closed {
+            time: Timestamp::now(),
+            result,
+        }))
+        .await
     }
 
     /// Has the TPM sign, and assembles the certificate after checking that the TPM holds what the log says.
@@ -361,18 +497,37 @@ impl<'a> Run<'a> {
         let bank = quote_bank(&tpm.capabilities().banks)?;
         let pcrs: Vec<_> = PcrIndex::quoted().collect();
         let qualifying_data = qualifying_data(&self.log.head()?, &self.job.nonce);
-        let Quote { bank, pcrs, attest, signature } = tpm.quote(bank, &pcrs, &qualifying_data).await?;
+        let Quote {
+            bank,
+            pcrs,
+            attest,
+            signature,
+        } = tpm.quote(bank, &pcrs, &qualifying_data).await?;
         for pcr in [PcrIndex::INPUTS, PcrIndex::OUTPUTS] {
-            let (expected, found) = (self.log.replay(bank, pcr)?, pcrs.0.get(&pcr).cloned().unwrap_or_default());
+            let (expected, found) = (
+                self.log.replay(bank, pcr)?,
+                pcrs.0.get(&pcr).cloned().unwrap_or_default(),
+            );
             if expected != found {
-                return Err(PipelineError::TpmDisagrees { pcr, expected: hex::encode(expected), found: hex::encode(found) });
+                return Err(PipelineError::TpmDisagrees {
+                    pcr,
+                    expected: hex::encode(expected),
+                    found: hex::encode(found),
+                });
             }
         }
         let key = tpm.attestation_key().await?;
         let boot_event_log = tpm.boot_event_log().await?;
-        let Summaries { result, inputs, outputs, output_model_hash, platform, platform_hash } =
-            Summaries::derive(&self.log.complete()?, self.job.platform_kind)?;
-        self.progress.finished(Step::Quote, "TPM", format!("PCRs 0 to 15, {bank}"));
+        let Summaries {
+            result,
+            inputs,
+            outputs,
+            output_model_hash,
+            platform,
+            platform_hash,
+        } = Summaries::derive(&self.log.complete()?, self.job.platform_kind)?;
+        self.progress
+            .finished(Step::Quote, "TPM", format!("PCRs 0 to 15, {bank}"));
         Ok(Outcome {
             outputs: self.outputs_dir(),
             log_file: self.log_file(),
@@ -387,7 +542,12 @@ impl<'a> Run<'a> {
                 platform_hash,
                 measurement_log: self.log.events().to_vec(),
                 boot_event_log: Base64(boot_event_log),
-                low_level_quote: LowLevelQuote { bank, pcrs, attest: Base64(attest), nonce: self.job.nonce },
+                low_level_quote: LowLevelQuote {
+                    bank,
+                    pcrs,
+                    attest: Base64(attest),
+                    nonce: self.job.nonce,
+                },
                 signature: Base64(signature),
                 attestation_key: KeyEvidence {
                     public: Base64(key.public),
@@ -402,10 +562,16 @@ impl<'a> Run<'a> {
 /// Whoever extended PCR 14 or 15 before could have extended anything.
 async fn require_fresh_pcrs(tpm: &dyn TpmBackend) -> Result<(), PipelineError> {
     for bank in &tpm.capabilities().banks {
-        let values = tpm.read_pcrs(*bank, &[PcrIndex::INPUTS, PcrIndex::OUTPUTS]).await?;
+        let values = tpm
+            .read_pcrs(*bank, &[PcrIndex::INPUTS, PcrIndex::OUTPUTS])
+            .await?;
         for (pcr, value) in values.0 {
             if value.iter().any(|byte| *byte != 0) {
-                return Err(PipelineError::PcrNotFresh { pcr, bank: *bank, value: hex::encode(value) });
+                return Err(PipelineError::PcrNotFresh {
+                    pcr,
+                    bank: *bank,
+                    value: hex::encode(value),
+                });
             }
         }
     }
@@ -417,13 +583,24 @@ fn quote_bank(banks: &[PcrBank]) -> Result<PcrBank, PipelineError> {
     if banks.contains(&PcrBank::Sha256) {
         return Ok(PcrBank::Sha256);
     }
-    banks.iter().copied().filter(|bank| *bank != PcrBank::Sha1).max().ok_or(PipelineError::NoTrustedBank)
+    banks
+        .iter()
+        .copied()
+        .filter(|bank| *bank != PcrBank::Sha1)
+        .max()
+        .ok_or(PipelineError::NoTrustedBank)
 }
 
 fn source_for<'a>(backends: &'a Backends, spec: &InputSpec) -> Result<&'a dyn InputSource, PipelineError> {
     let kind = spec.location.kind();
-    let source = backends.inputs.iter().find(|source| source.capabilities().kind == kind);
-    source.map(AsRef::as_ref).ok_or_else(|| PipelineError::NoSource { name: spec.name.clone(), kind: kind.into() })
+    let source = backends
+        .inputs
+        .iter()
+        .find(|source| source.capabilities().kind == kind);
+    source.map(AsRef::as_ref).ok_or_else(|| PipelineError::NoSource {
+        name: spec.name.clone(),
+        kind: kind.into(),
+    })
 }
 
 /// Where an input's files are on the host while the container sees them at its destination.
@@ -436,11 +613,16 @@ fn host_path(workspace: &Path, spec: &InputSpec) -> Result<PathBuf, PipelineErro
         .and_then(|rest| rest.strip_prefix('/'))
         .and_then(|rest| rest.parse::<crate::tree::TreePath>().ok())
         .map(|rest| workspace.join("resources").join(rest.as_str()))
-        .ok_or_else(|| PipelineError::Destination { name: spec.name.clone(), destination: spec.destination.clone() })
+        .ok_or_else(|| PipelineError::Destination {
+            name: spec.name.clone(),
+            destination: spec.destination.clone(),
+        })
 }
 
 fn has_file(tree: &Tree, path: &str) -> bool {
-    tree.entries().iter().any(|entry| entry.path().as_str() == path && !matches!(entry, Entry::Symlink { .. }))
+    tree.entries()
+        .iter()
+        .any(|entry| entry.path().as_str() == path && !matches!(entry, Entry::Symlink { .. }))
 }
 
 fn describe(report: &ExecutionReport) -> String {
@@ -462,6 +644,10 @@ impl Drop for CancelOnDrop {
 }
 
 /// Runs file work off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, PipelineError> + Send + 'static) -> Result<T, PipelineError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| PipelineError::Interrupted)?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PipelineError> + Send + 'static,
+) -> Result<T, PipelineError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| PipelineError::Interrupted)?
 }

@@ -520,7 +520,11 @@ fn transport(address: &str) -> Transport {
         Some(("ssh", rest)) if !rest.is_empty() => Transport::Ssh,
         Some(("file", rest)) if rest.starts_with('/') => Transport::File,
         Some(_) => Transport::Unknown,
-        None if ["/", "./", "../", "~/"].iter().any(|start| address.starts_with(start)) || address == "." => {
+        None if ["/", "./", "../", "~/"]
+            .iter()
+            .any(|start| address.starts_with(start))
+            || address == "." =>
+        {
             Transport::Path
         }
         // user@host:path

@@ -32,7 +32,9 @@ pub enum PipelineError {
         kind: String,
     },
     /// An input would be placed outside the workspace.
-    #[error("input {name:?}: its destination {destination:?} is not below /workspace/src or /workspace/resources")]
+    #[error(
+        "input {name:?}: its destination {destination:?} is not below /workspace/src or /workspace/resources"
+    )]
     Destination {
         /// The input.
         name: String,
@@ -56,7 +58,9 @@ pub enum PipelineError {
     #[error(transparent)]
     Tpm(#[from] TpmError),
     /// PCR 14 or 15 was extended before the job opened.
-    #[error("PCR {pcr} of the {bank} bank is not zero before the job ({value}): something measured into it since the machine started")]
+    #[error(
+        "PCR {pcr} of the {bank} bank is not zero before the job ({value}): something measured into it since the machine started"
+    )]
     PcrNotFresh {
         /// The PCR.
         pcr: PcrIndex,
@@ -69,7 +73,9 @@ pub enum PipelineError {
     #[error("the TPM has no active PCR bank but SHA-1, which is not collision-resistant")]
     NoTrustedBank,
     /// The TPM holds something else than this job extended.
-    #[error("PCR {pcr} holds {found}, the log replays to {expected}: another process extended it during the job")]
+    #[error(
+        "PCR {pcr} holds {found}, the log replays to {expected}: another process extended it during the job"
+    )]
     TpmDisagrees {
         /// The PCR.
         pcr: PcrIndex,
@@ -107,14 +113,22 @@ pub enum PipelineError {
 
 impl PipelineError {
     pub(super) fn storage(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Storage { action, path: path.to_owned(), source }
+        Self::Storage {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     /// What the user can do.
     pub fn advice(&self) -> Option<String> {
         let io_advice = |error: &io::Error| match error.kind() {
-            io::ErrorKind::StorageFull => Some("free some space, or name a state folder on a larger disk".to_owned()),
-            io::ErrorKind::PermissionDenied => Some("run as a user who may write there, or name another state folder".to_owned()),
+            io::ErrorKind::StorageFull => {
+                Some("free some space, or name a state folder on a larger disk".to_owned())
+            }
+            io::ErrorKind::PermissionDenied => {
+                Some("run as a user who may write there, or name another state folder".to_owned())
+            }
             _ => None,
         };
         match self {
@@ -123,14 +137,21 @@ impl PipelineError {
             Self::Tpm(error) => error.advice().map(Into::into),
             Self::NoSource { .. } => Some("use one of the types that `aicert init` lists".into()),
             Self::Destination { .. } => Some("give `destinationPath` as a relative path without `..`".into()),
-            Self::EntryPointMissing { candidates, .. } if candidates.is_empty() => {
-                Some("check `pythonEntryPoint` and the revision of the source: there is no Python file in it".into())
-            }
-            Self::EntryPointMissing { candidates, .. } => Some(format!("set `pythonEntryPoint` to a file of the source, for example {candidates}")),
+            Self::EntryPointMissing { candidates, .. } if candidates.is_empty() => Some(
+                "check `pythonEntryPoint` and the revision of the source: there is no Python file in it"
+                    .into(),
+            ),
+            Self::EntryPointMissing { candidates, .. } => Some(format!(
+                "set `pythonEntryPoint` to a file of the source, for example {candidates}"
+            )),
             Self::PcrNotFresh { .. } => Some("restart the machine: one job can be certified per boot".into()),
             Self::NoTrustedBank => Some("enable the SHA-256 bank in the firmware's TPM settings".into()),
-            Self::TpmDisagrees { .. } => Some("stop what else uses the TPM on this machine, restart it and run again".into()),
-            Self::Outputs(_) => Some("let the job write plain files below its output folder, and nothing else".into()),
+            Self::TpmDisagrees { .. } => {
+                Some("stop what else uses the TPM on this machine, restart it and run again".into())
+            }
+            Self::Outputs(_) => {
+                Some("let the job write plain files below its output folder, and nothing else".into())
+            }
             Self::Storage { source, .. } => io_advice(source),
             Self::Journal(error) => io_advice(error.io_error()),
             Self::Log(_) | Self::Encode(_) | Self::Interrupted => None,
