@@ -1,1 +1,26 @@
 #![doc = include_str!("../README.md")]
+
+pub mod anchors;
+mod attest;
+pub mod boot;
+pub mod chain;
+mod config;
+pub mod error;
+pub mod input;
+pub mod key;
+pub mod log;
+mod marshal;
+pub mod output;
+pub mod parse;
+pub mod quote;
+mod signature;
+pub mod summary;
+mod verified;
+mod x509;
+
+pub use anchors::{TrustAnchors, platform_of_root};
+pub use config::Options;
+pub use error::{Cause, Failure, Party, Rejection, Step};
+pub use marshal::MarshalError;
+pub use parse::Unverified;
+pub use verified::{Verified, verify};

@@ -1,0 +1,192 @@
+//! Who is believed: the roots that certificate chains may end in, and what kind of platform each vouches for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aicert_core::certificate::PlatformKind;
+use x509_cert::der::{DecodePem as _, Encode as _};
+use x509_cert::ext::pkix::KeyUsages;
+
+use crate::x509::{Certificate, PEM_MARK};
+
+/// The SHA-256 of a certificate's DER; in text 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Wraps bytes that are already a fingerprint.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The raw bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = hex::FromHexError;
+
+    /// Reads 64 hexadecimal digits in either case.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// The roots of vendors that are known by themselves, by the SHA-256 of their DER.
+///
+/// * `Azure Virtual TPM Root Certificate Authority 2023` (valid to 2048-06-01), published by Microsoft with the
+///   documentation of Trusted Launch;
+/// * Google's `EK/AK CA Root` (valid to 2122-07-08), which Compute Engine's shielded VMs name in their certificates.
+pub const PINNED: [(Fingerprint, PlatformKind); 2] = [
+    (
+        fingerprint(b"e6c596b17f8ffefba5c300f714cfb1260c6028704ecf7becc4ab5018efb00e95"),
+        PlatformKind::AzureTrustedLaunch,
+    ),
+    (
+        fingerprint(b"594759594b9b61524f6c8ef668f7177f7b9066bc0674f2f49fe9e052be78beb2"),
+        PlatformKind::GceShieldedVm,
+    ),
+];
+
+const fn fingerprint(hexadecimal: &[u8; 64]) -> Fingerprint {
+    const fn digit(byte: u8) -> u8 {
+        match byte {
+            b'0'..=b'9' => byte - b'0',
+            _ => byte - b'a' + 10,
+        }
+    }
+    let mut bytes = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        bytes[i] = digit(hexadecimal[2 * i]) << 4 | digit(hexadecimal[2 * i + 1]);
+        i += 1;
+    }
+    Fingerprint(bytes)
+}
+
+/// The kind of platform that a root certificate in DER vouches for: a vendor's, or [`PlatformKind::LocalCa`] for every
+/// other. Whoever makes a certificate derives its summaries with this; it says nothing about trust.
+pub fn platform_of_root(der: &[u8]) -> PlatformKind {
+    pinned(&Fingerprint::of(der)).unwrap_or(PlatformKind::LocalCa)
+}
+
+fn pinned(root: &Fingerprint) -> Option<PlatformKind> {
+    PINNED
+        .iter()
+        .find(|(fingerprint, _)| fingerprint == root)
+        .map(|(_, kind)| *kind)
+}
+
+/// The roots that a verification believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustAnchors {
+    added: Vec<Fingerprint>,
+}
+
+/// Says why a root that was given is no root. The fault is in what the verifier was given, not in a proof.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnchorError {
+    /// It is neither one certificate in PEM nor one in DER.
+    #[error("the trust anchor is not one certificate in PEM or DER: {0}")]
+    NotOneCertificate(String),
+    /// It is a certificate, but not that of a certificate authority that signs itself.
+    #[error("the trust anchor {subject:?} is no root: {reason}")]
+    NotARoot {
+        /// Its subject.
+        subject: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+impl TrustAnchors {
+    /// The vendors' roots of [`PINNED`], and no other.
+    pub fn pinned() -> Self {
+        Self { added: Vec::new() }
+    }
+
+    /// Believes one more root, for simulated platforms: what it vouches for is [`PlatformKind::LocalCa`].
+    ///
+    /// `bytes` are exactly one certificate, in DER, or in PEM with nothing before or after its block.
+    ///
+    /// # Errors
+    ///
+    /// When they are not, or could be read as another certificate by another parser, or when it is not a self-signed
+    /// certificate authority.
+    pub fn with_root(mut self, bytes: &[u8]) -> Result<Self, AnchorError> {
+        let root = read_root(bytes)?;
+        if !self.added.contains(&root.fingerprint) {
+            self.added.push(root.fingerprint);
+        }
+        Ok(self)
+    }
+
+    /// The kind of platform that a root vouches for; nothing when it is not believed.
+    pub fn platform_of(&self, root: &Fingerprint) -> Option<PlatformKind> {
+        pinned(root).or_else(|| self.added.contains(root).then_some(PlatformKind::LocalCa))
+    }
+}
+
+fn read_root(bytes: &[u8]) -> Result<Certificate, AnchorError> {
+    let der = if bytes.first() == Some(&0x30) {
+        bytes.to_vec()
+    } else {
+        decode_pem(bytes)?
+    };
+    let root =
+        Certificate::from_der(&der).map_err(|error| AnchorError::NotOneCertificate(error.to_string()))?;
+    let reason = if !root.is_ca || !root.allows(KeyUsages::KeyCertSign) {
+        "it is not marked as a certificate authority that may sign certificates"
+    } else if root.subject != root.issuer {
+        "another authority issued it; give the root itself"
+    } else if !root.is_signed_by(&root) {
+        "its signature is not its own, or made with an algorithm that is not accepted"
+    } else {
+        return Ok(root);
+    };
+    Err(AnchorError::NotARoot {
+        subject: root.subject_text,
+        reason,
+    })
+}
+
+/// Decodes one PEM block with nothing around it (RFC 7468, the strict form).
+fn decode_pem(bytes: &[u8]) -> Result<Vec<u8>, AnchorError> {
+    let refused = |reason: &str| AnchorError::NotOneCertificate(reason.to_owned());
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| refused("it is neither text nor DER"))?
+        .trim();
+    if !text.starts_with("-----BEGIN CERTIFICATE-----") || !text.ends_with("-----END CERTIFICATE-----") {
+        return Err(refused(
+            "it does not begin and end with the lines of one CERTIFICATE block",
+        ));
+    }
+    if bytes
+        .windows(PEM_MARK.len())
+        .filter(|window| *window == PEM_MARK)
+        .count()
+        != 1
+    {
+        return Err(refused("it holds more than one block"));
+    }
+    x509_cert::Certificate::from_pem(format!("{text}\n"))
+        .and_then(|certificate| certificate.to_der())
+        .map_err(|error| refused(&error.to_string()))
+}

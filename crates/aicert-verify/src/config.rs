@@ -1,0 +1,47 @@
+//! What a verification is told by whoever asks for it.
+
+use aicert_core::digest::Nonce;
+use aicert_core::time::Timestamp;
+
+use crate::anchors::TrustAnchors;
+
+/// What to believe, and what to hold a proof to.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// The roots that are believed.
+    pub trust_anchors: TrustAnchors,
+    /// The time for which certificates must be valid.
+    pub time: Timestamp,
+    /// The challenge that the proof must answer; any when absent.
+    pub expected_nonce: Option<Nonce>,
+    /// Whether a proof that says that its job failed is accepted, for looking at it. It certifies no model: see
+    /// [`crate::Verified::is_of_a_model`].
+    pub accept_failed_job: bool,
+}
+
+impl Options {
+    /// Holds proofs to these trust anchors, at this time, and to everything that needs no further information.
+    pub fn new(trust_anchors: TrustAnchors, time: Timestamp) -> Self {
+        Self {
+            trust_anchors,
+            time,
+            expected_nonce: None,
+            accept_failed_job: false,
+        }
+    }
+
+    /// Accepts only a proof that answers this challenge.
+    #[must_use]
+    pub fn with_expected_nonce(mut self, nonce: Nonce) -> Self {
+        self.expected_nonce = Some(nonce);
+        self
+    }
+
+    /// Accepts a proof that says that its job failed.
+    #[must_use]
+    pub fn accepting_failed_jobs(mut self) -> Self {
+        self.accept_failed_job = true;
+        self
+    }
+}

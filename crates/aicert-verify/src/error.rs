@@ -1,0 +1,280 @@
+//! Why a proof was rejected: for programs a [`Cause`], for people a sentence and what to do.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::boot::BootFault;
+use crate::chain::ChainFault;
+use crate::input::InputFault;
+use crate::key::KeyFault;
+use crate::log::LogFault;
+use crate::output::OutputFault;
+use crate::parse::ParseFault;
+use crate::quote::QuoteFault;
+use crate::summary::SummaryFault;
+
+/// The steps of verification, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Step {
+    /// The file is read within bounds, in its one accepted spelling.
+    Parse,
+    /// The certificates of the attestation key lead to a trusted root.
+    Chain,
+    /// The attestation key is one that only signs what its TPM made.
+    AttestationKey,
+    /// The quote is signed by that key, and is about this log.
+    Quote,
+    /// What firmware measured explains the boot PCRs.
+    BootLog,
+    /// The log obeys its grammar and explains PCR 14 and 15.
+    MeasurementLog,
+    /// The file's summaries say what the log says.
+    Summaries,
+    /// The files on disk are those that were measured.
+    Outputs,
+    /// An input is the one that was asked about.
+    Inputs,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Parse => "reading the file",
+            Self::Chain => "certificate chain",
+            Self::AttestationKey => "attestation key",
+            Self::Quote => "quote",
+            Self::BootLog => "boot log",
+            Self::MeasurementLog => "measurement log",
+            Self::Summaries => "summaries",
+            Self::Outputs => "outputs",
+            Self::Inputs => "inputs",
+        })
+    }
+}
+
+/// Who has to answer for a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Party {
+    /// Whoever ran the job and presents the proof.
+    Builder,
+    /// Whoever provides the TPM and vouches for it.
+    Platform,
+    /// The file, damaged or altered on its way.
+    File,
+    /// Whoever verifies: something is missing from, or wrong in, what they asked for.
+    Verifier,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Builder => "builder",
+            Self::Platform => "platform",
+            Self::File => "file",
+            Self::Verifier => "verifier",
+        })
+    }
+}
+
+/// Defines the faults of a step: each with its documentation, its fields (expected and found values), the party that
+/// has to answer for it, the sentence for people, and what to do.
+macro_rules! faults {
+    (
+        $(#[$meta:meta])*
+        enum $enum:ident {
+            $(
+                $(#[$doc:meta])*
+                $variant:ident { $( $(#[$field_doc:meta])* $field:ident: $type:ty ),* $(,)? }
+                => $party:ident, $message:literal, $advice:literal;
+            )*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+        #[non_exhaustive]
+        pub enum $enum {
+            $( $(#[$doc])* #[error($message)] $variant { $( $(#[$field_doc])* $field: $type ),* }, )*
+        }
+
+        impl $enum {
+            /// Who has to answer for it.
+            pub fn party(&self) -> $crate::error::Party {
+                match self { $( Self::$variant { .. } => $crate::error::Party::$party, )* }
+            }
+
+            /// What to do about it.
+            #[allow(unused_variables, clippy::useless_format)] // not every advice uses every field
+            pub fn advice(&self) -> String {
+                match self { $( Self::$variant { $($field),* } => format!($advice), )* }
+            }
+
+            /// The name of the variant, for programs that do not link this crate.
+            pub fn name(&self) -> &'static str {
+                match self { $( Self::$variant { .. } => stringify!($variant), )* }
+            }
+        }
+    };
+}
+pub(crate) use faults;
+
+macro_rules! causes {
+    ($( $(#[$doc:meta])* $variant:ident($fault:ty) at $step:ident, )*) => {
+        /// What is wrong, for programs: one enumeration for each step, with expected and found values.
+        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+        #[non_exhaustive]
+        pub enum Cause {
+            $( $(#[$doc])* #[error(transparent)] $variant(#[from] $fault), )*
+        }
+
+        impl Cause {
+            /// The step that found it.
+            pub fn step(&self) -> Step {
+                match self { $( Self::$variant(_) => Step::$step, )* }
+            }
+
+            /// Who has to answer for it.
+            pub fn party(&self) -> Party {
+                match self { $( Self::$variant(fault) => fault.party(), )* }
+            }
+
+            /// What to do about it.
+            pub fn advice(&self) -> String {
+                match self { $( Self::$variant(fault) => fault.advice(), )* }
+            }
+
+            /// The name of the fault, for programs that do not link this crate; unique within its step.
+            pub fn name(&self) -> &'static str {
+                match self { $( Self::$variant(fault) => fault.name(), )* }
+            }
+        }
+
+        $( impl From<$fault> for Failure {
+            fn from(fault: $fault) -> Self {
+                Self(fault.into())
+            }
+        } )*
+    };
+}
+
+causes! {
+    /// In the file as such.
+    Parse(ParseFault) at Parse,
+    /// In the certificate chain.
+    Chain(ChainFault) at Chain,
+    /// In the attestation key.
+    Key(KeyFault) at AttestationKey,
+    /// In the quote.
+    Quote(QuoteFault) at Quote,
+    /// In the boot log and the boot PCRs.
+    Boot(BootFault) at BootLog,
+    /// In the measurement log.
+    Log(LogFault) at MeasurementLog,
+    /// In the summaries.
+    Summary(SummaryFault) at Summaries,
+    /// In the outputs on disk.
+    Output(OutputFault) at Outputs,
+    /// In an input that was asked about.
+    Input(InputFault) at Inputs,
+}
+
+/// One thing that is wrong. Its `Display` is a sentence for people, with expected and found values; text from the
+/// file is shown escaped, so that no proof can fool a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure(Cause);
+
+impl Failure {
+    /// The step that found it.
+    pub fn step(&self) -> Step {
+        self.0.step()
+    }
+
+    /// Who has to answer for it.
+    pub fn party(&self) -> Party {
+        self.0.party()
+    }
+
+    /// What is wrong, for programs.
+    pub fn cause(&self) -> &Cause {
+        &self.0
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> String {
+        self.0.advice()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Failure {
+    /// As an object with `step`, `party`, `cause`, `message` and `advice`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("Failure", 5)?;
+        object.serialize_field("step", &self.step())?;
+        object.serialize_field("party", &self.party())?;
+        object.serialize_field("cause", self.0.name())?;
+        object.serialize_field("message", &self.to_string())?;
+        object.serialize_field("advice", &self.advice())?;
+        object.end()
+    }
+}
+
+/// Everything that one pass found wrong: never empty, in the order of the steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Rejection {
+    failures: Vec<Failure>,
+}
+
+impl Rejection {
+    /// `Err` with the failures, if there are any.
+    pub(crate) fn unless_empty(mut failures: Vec<Failure>) -> Result<(), Self> {
+        failures.sort_by_key(Failure::step);
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(Self { failures })
+        }
+    }
+
+    /// The failures.
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+}
+
+impl From<Failure> for Rejection {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failures: vec![failure],
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it does not hold:")?;
+        for failure in &self.failures {
+            write!(
+                f,
+                "\n{} ({}): {failure}. {}",
+                failure.step(),
+                failure.party(),
+                failure.advice()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Rejection {}

@@ -1,0 +1,461 @@
+//! Step 4: the quote is signed by the attestation key, covers the PCRs it is shown with, and is about this log.
+
+use std::collections::BTreeSet;
+
+use aicert_core::certificate::{LowLevelQuote, qualifying_data};
+use aicert_core::digest::{LogHead, Nonce};
+use aicert_core::event::{Event, EventContent, JobOpened};
+use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues};
+use sha2::{Digest as _, Sha256};
+
+use crate::attest::{Attest, AttestError, MAGIC, QUOTE_TYPE, SignatureError, read_signature};
+use crate::error::faults;
+use crate::key::{PublicArea, TrustedKey};
+use crate::marshal::MarshalError;
+use crate::signature::{Hash, Signature};
+
+faults! {
+    /// Says what is wrong with the quote.
+    enum QuoteFault {
+        /// What was signed was not made by a TPM.
+        Magic {
+            /// `TPM_GENERATED_VALUE`.
+            expected: u32,
+            /// The value found.
+            found: u32,
+        } => Builder, "what was signed begins with {found:#010x}; what a TPM makes begins with {expected:#010x} (TPM_GENERATED_VALUE)", "do not believe this proof: somebody signed a structure that no TPM made";
+        /// What was signed is another attestation than a quote.
+        Type {
+            /// `TPM_ST_ATTEST_QUOTE`.
+            expected: u16,
+            /// The value found.
+            found: u16,
+        } => Builder, "what was signed has the type {found:#06x}; a quote has {expected:#06x} (TPM_ST_ATTEST_QUOTE)", "do not believe this proof: something other than a quote is shown as one";
+        /// What was signed is no `TPMS_ATTEST`, or something follows it.
+        Malformed {
+            /// What is wrong with it.
+            error: MarshalError,
+        } => File, "the signed structure cannot be read: {error}", "get the proof again from whoever published it";
+        /// The signature is no `TPMT_SIGNATURE`, or something follows it.
+        SignatureMalformed {
+            /// What is wrong with it.
+            error: MarshalError,
+        } => File, "the signature cannot be read: {error}", "get the proof again from whoever published it";
+        /// The signature is of a kind that is not accepted.
+        Scheme {
+            /// The kinds accepted.
+            expected: &'static str,
+            /// The `TPM_ALG_ID` of the scheme or hash found.
+            found: u16,
+        } => Builder, "the quote is signed with algorithm {found:#06x}; expected {expected}", "make the proof with an attestation key that signs with an accepted algorithm; SHA-1 is refused";
+        /// The signature uses another scheme or hash than the key is bound to.
+        NotTheKeysScheme {} => Builder, "the quote is signed with another scheme or hash than the attestation key is bound to", "do not believe this proof: a TPM signs only with the scheme of a restricted key";
+        /// The signature does not match.
+        Signature {} => Builder, "the signature of the quote was not made by the attestation key over this quote", "do not believe this proof: the quote was altered, or another key signed it";
+        /// The public area in the file is not the one that the TPM knows the key by.
+        QualifiedSigner {
+            /// Computed from the public area, as a primary key of the endorsement hierarchy; hexadecimal.
+            expected: String,
+            /// What the TPM signed; hexadecimal.
+            found: String,
+        } => Builder, "the quote names its key {found}; the public area in the file, as a primary key of the endorsement hierarchy, has the qualified name {expected}", "either the public area in the file was altered, or the attestation key is not a primary key of the endorsement hierarchy, which it must be";
+        /// The bank is that of SHA-1.
+        Sha1Bank {} => Builder, "the quote is over the SHA-1 bank, whose values can be made to collide", "make the proof with a TPM whose SHA-256 bank is active";
+        /// The quote covers PCRs of other banks, or of more than one.
+        Bank {
+            /// The bank that the file shows.
+            expected: PcrBank,
+            /// The banks that the quote covers, as `TPM_ALG_ID`s.
+            found: String,
+        } => Builder, "the quote covers PCRs of the banks {found}, and is shown as one over the bank {expected}", "do not believe this proof: values of one bank are shown as those of another";
+        /// The quote covers other PCRs than those shown.
+        Selection {
+            /// The PCRs that the file shows.
+            expected: String,
+            /// The PCRs that the quote covers.
+            found: String,
+        } => Builder, "the quote covers PCRs {found}, and is shown as one over PCRs {expected}", "do not believe this proof: values of some PCRs are shown as those of others";
+        /// The quote leaves PCRs out.
+        PcrsMissing {
+            /// Those that every quote must cover.
+            expected: &'static str,
+            /// Those that it leaves out.
+            missing: String,
+        } => Builder, "the quote must cover PCRs {expected}; it leaves out {missing}", "make the proof again with a version that quotes all of them";
+        /// A PCR's value has not the length of its bank's digests.
+        ValueLength {
+            /// Which PCR.
+            pcr: PcrIndex,
+            /// The length of the bank's digests in bytes.
+            expected: usize,
+            /// The length of the value in bytes.
+            found: usize,
+        } => File, "the value of PCR {pcr} has {found} bytes; those of its bank have {expected}", "get the proof again from whoever published it";
+        /// The PCR values shown are not those that were quoted.
+        PcrDigest {
+            /// The digest that the TPM signed, hexadecimal.
+            expected: String,
+            /// The digest of the values shown, hexadecimal.
+            found: String,
+        } => Builder, "the PCR values shown have the digest {found}; the TPM signed {expected}", "do not believe this proof: PCR values were altered, or belong to another quote";
+        /// The quote answers nothing.
+        NothingBound {
+            /// What it should answer, hexadecimal.
+            expected: String,
+        } => Builder, "the quote has no qualifying data; expected {expected}, which follows from the log and the nonce", "do not believe this proof: nothing binds the quote to this job";
+        /// The quote is about another log, or answers another nonce.
+        QualifyingData {
+            /// What follows from the log and the nonce, hexadecimal.
+            expected: String,
+            /// What the TPM signed, hexadecimal.
+            found: String,
+        } => Builder, "the quote's qualifying data is {found}; from the log and the nonce follows {expected}", "do not believe this proof: the quote belongs to another job, or the log or the nonce was altered";
+        /// The quote answers another challenge than the one that was posed.
+        Nonce {
+            /// The challenge.
+            expected: Nonce,
+            /// The nonce in the file.
+            found: Nonce,
+        } => Builder, "the proof answers the nonce {found}, not the {expected} that was asked for", "this is another proof than the one that was asked for, perhaps an older one; ask for a fresh one";
+        /// The log does not say in which boot it was opened.
+        NotOpened {} => File, "the log does not begin with `job_opened`, so that it is not known which boot of the TPM it belongs to", "get the proof again from whoever published it";
+        /// The TPM was reset between the opening of the log and the quote.
+        ResetCount {
+            /// What `job_opened` recorded.
+            expected: u64,
+            /// What the TPM signed.
+            found: u64,
+        } => Builder, "the TPM's reset count is {found} in the quote and was {expected} when the job was opened: the machine was reset in between", "run the job again without restarting the machine; if nobody did, do not believe this proof";
+        /// The TPM was resumed between the opening of the log and the quote.
+        RestartCount {
+            /// What `job_opened` recorded.
+            expected: u64,
+            /// What the TPM signed.
+            found: u64,
+        } => Builder, "the TPM's restart count is {found} in the quote and was {expected} when the job was opened: the machine was suspended in between", "run the job again without suspending the machine; if nobody did, do not believe this proof";
+        /// The quote is older than the log.
+        Clock {
+            /// What `job_opened` recorded, in milliseconds.
+            expected: u64,
+            /// What the TPM signed, in milliseconds.
+            found: u64,
+        } => Builder, "the TPM's clock is {found} ms in the quote, before the {expected} ms at which the job was opened", "do not believe this proof: the quote was made before the job";
+    }
+}
+
+/// A quote that a trusted key signed over exactly the PCR values it is shown with. What it is *about* is not known before
+/// [`AuthenticQuote::bind`]. Only [`authenticate`] makes it.
+#[derive(Debug, Clone)]
+pub struct AuthenticQuote {
+    key: TrustedKey,
+    attest: Attest,
+    bank: PcrBank,
+    pcrs: PcrValues,
+}
+
+/// Authenticates a quote: structure, signature, PCR selection and PCR digest.
+///
+/// `signature` is a `TPMT_SIGNATURE`.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn authenticate(
+    key: TrustedKey,
+    quote: &LowLevelQuote,
+    signature: &[u8],
+) -> Result<AuthenticQuote, Vec<QuoteFault>> {
+    let mut faults = inspect(Some(key.public_area()), quote, signature);
+    match Attest::parse(&quote.attest.0) {
+        Ok(attest) if faults.is_empty() => Ok(AuthenticQuote {
+            key,
+            attest,
+            bank: quote.bank,
+            pcrs: quote.pcrs.clone(),
+        }),
+        Ok(_) => Err(faults),
+        Err(error) => {
+            // `inspect` has said so already; a quote that cannot be read is never authentic.
+            if faults.is_empty() {
+                faults.push(attest_fault(error));
+            }
+            Err(faults)
+        }
+    }
+}
+
+/// Verifies that a trusted key made a signature (`TPMT_SIGNATURE`) over a quote (`TPMS_ATTEST`), and nothing else.
+///
+/// # Errors
+///
+/// When either is malformed, or the signature is not that key's.
+pub fn verify_signature(key: &TrustedKey, attest: &[u8], signature: &[u8]) -> Result<(), QuoteFault> {
+    Attest::parse(attest).map_err(attest_fault)?;
+    check_signature(key.public_area(), attest, signature).map(|_| ())
+}
+
+fn check_signature<'a>(
+    area: &PublicArea,
+    attest: &[u8],
+    signature: &'a [u8],
+) -> Result<Signature<'a>, QuoteFault> {
+    let (scheme, signature) = read_signature(signature).map_err(signature_fault)?;
+    if scheme != area.scheme || signature.hash() != area.hash {
+        return Err(QuoteFault::NotTheKeysScheme {});
+    }
+    if !area.key.verifies(attest, &signature) {
+        return Err(QuoteFault::Signature {});
+    }
+    Ok(signature)
+}
+
+/// What is wrong with a quote, as far as the key is known.
+pub(crate) fn inspect(area: Option<&PublicArea>, quote: &LowLevelQuote, signature: &[u8]) -> Vec<QuoteFault> {
+    let mut faults = Vec::new();
+    let attest = Attest::parse(&quote.attest.0)
+        .map_err(|error| faults.push(attest_fault(error)))
+        .ok();
+    let signature_hash = match (area, read_signature(signature)) {
+        (_, Err(error)) => {
+            faults.push(signature_fault(error));
+            None
+        }
+        (None, Ok((_, signature))) => Some(signature.hash()),
+        (Some(area), Ok((_, read))) => {
+            if let Err(fault) = check_signature(area, &quote.attest.0, signature) {
+                faults.push(fault);
+            }
+            Some(read.hash())
+        }
+    };
+    check_values(quote, &mut faults);
+    if let Some(attest) = &attest {
+        check_selection(attest, quote, &mut faults);
+        if let Some(area) = area.filter(|area| area.qualified_name() != attest.qualified_signer) {
+            let expected = hex::encode(area.qualified_name());
+            faults.push(QuoteFault::QualifiedSigner {
+                expected,
+                found: hex::encode(&attest.qualified_signer),
+            });
+        }
+        if let Some(hash) = signature_hash {
+            check_digest(attest, quote, hash, &mut faults);
+        }
+    }
+    faults
+}
+
+fn attest_fault(error: AttestError) -> QuoteFault {
+    match error {
+        AttestError::Magic(found) => QuoteFault::Magic {
+            expected: MAGIC,
+            found,
+        },
+        AttestError::Type(found) => QuoteFault::Type {
+            expected: QUOTE_TYPE,
+            found,
+        },
+        AttestError::Malformed(error) => QuoteFault::Malformed { error },
+    }
+}
+
+fn signature_fault(error: SignatureError) -> QuoteFault {
+    match error {
+        SignatureError::Malformed(error) => QuoteFault::SignatureMalformed { error },
+        SignatureError::Scheme(found) => QuoteFault::Scheme {
+            expected: "RSASSA (0x0014), RSAPSS (0x0016) or ECDSA (0x0018)",
+            found,
+        },
+        SignatureError::Hash(found) => QuoteFault::Scheme {
+            expected: "the hash SHA-256 (0x000b), SHA-384 (0x000c) or SHA-512 (0x000d)",
+            found,
+        },
+    }
+}
+
+/// What is wrong with the values as the file shows them.
+fn check_values(quote: &LowLevelQuote, faults: &mut Vec<QuoteFault>) {
+    if quote.bank == PcrBank::Sha1 {
+        faults.push(QuoteFault::Sha1Bank {});
+    }
+    let missing: Vec<_> = PcrIndex::quoted()
+        .filter(|pcr| !quote.pcrs.0.contains_key(pcr))
+        .collect();
+    if !missing.is_empty() {
+        faults.push(QuoteFault::PcrsMissing {
+            expected: "0 to 15",
+            missing: list(&missing),
+        });
+    }
+    let expected = quote.bank.digest_len();
+    for (pcr, value) in quote.pcrs.0.iter().filter(|(_, value)| value.len() != expected) {
+        faults.push(QuoteFault::ValueLength {
+            pcr: *pcr,
+            expected,
+            found: value.len(),
+        });
+    }
+}
+
+fn check_selection(attest: &Attest, quote: &LowLevelQuote, faults: &mut Vec<QuoteFault>) {
+    let [(bank, quoted)] = &attest.selections[..] else {
+        let found = attest
+            .selections
+            .iter()
+            .map(|(bank, _)| format!("{bank:#06x}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        faults.push(QuoteFault::Bank {
+            expected: quote.bank,
+            found: if found.is_empty() { "none".into() } else { found },
+        });
+        return;
+    };
+    if *bank != quote.bank.algorithm_id() {
+        faults.push(QuoteFault::Bank {
+            expected: quote.bank,
+            found: format!("{bank:#06x}"),
+        });
+    }
+    let shown: BTreeSet<_> = quote.pcrs.0.keys().copied().collect();
+    if *quoted != shown {
+        faults.push(QuoteFault::Selection {
+            expected: list(&shown),
+            found: list(quoted),
+        });
+    }
+}
+
+/// The PCR digest is made with the hash of the signature scheme, over the values in the order of their numbers
+/// (TPM 2.0 Library, part 3, section 18.4; part 1, section 17.3).
+fn check_digest(attest: &Attest, quote: &LowLevelQuote, hash: Hash, faults: &mut Vec<QuoteFault>) {
+    let found = hash.of(quote.pcrs.0.values().map(Vec::as_slice));
+    if found != attest.pcr_digest {
+        faults.push(QuoteFault::PcrDigest {
+            expected: hex::encode(&attest.pcr_digest),
+            found: hex::encode(found),
+        });
+    }
+}
+
+fn list<'a>(pcrs: impl IntoIterator<Item = &'a PcrIndex>) -> String {
+    let numbers: Vec<_> = pcrs.into_iter().map(ToString::to_string).collect();
+    if numbers.is_empty() {
+        "none".into()
+    } else {
+        numbers.join(",")
+    }
+}
+
+/// A quote that is known to be about one log. Only [`AuthenticQuote::bind`] makes it.
+#[derive(Debug, Clone)]
+pub struct BoundQuote {
+    quote: AuthenticQuote,
+    /// The head of the log that it is about.
+    pub(crate) head: LogHead,
+}
+
+impl AuthenticQuote {
+    /// The key that signed.
+    pub fn key(&self) -> &TrustedKey {
+        &self.key
+    }
+
+    /// The bank of the PCRs.
+    pub fn bank(&self) -> PcrBank {
+        self.bank
+    }
+
+    /// The PCR values that were signed.
+    pub fn pcrs(&self) -> &PcrValues {
+        &self.pcrs
+    }
+
+    /// The version of the TPM's firmware, as its manufacturer encodes it.
+    pub fn firmware_version(&self) -> u64 {
+        self.attest.firmware_version
+    }
+
+    /// Verifies that the quote is about these events and this nonce, and from the boot in which the log was opened.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it.
+    pub fn bind(self, events: &[Event], nonce: &Nonce) -> Result<BoundQuote, Vec<QuoteFault>> {
+        let faults = inspect_binding(&self.attest, events, nonce);
+        match log_head(events) {
+            Some(head) if faults.is_empty() => Ok(BoundQuote { quote: self, head }),
+            _ => Err(faults),
+        }
+    }
+}
+
+impl BoundQuote {
+    /// The quote.
+    pub fn quote(&self) -> &AuthenticQuote {
+        &self.quote
+    }
+}
+
+/// As [`inspect_binding`], for a quote that may not even be readable.
+pub(crate) fn inspect_unproven_binding(attest: &[u8], events: &[Event], nonce: &Nonce) -> Vec<QuoteFault> {
+    Attest::parse(attest).map_or(Vec::new(), |attest| inspect_binding(&attest, events, nonce))
+}
+
+fn inspect_binding(attest: &Attest, events: &[Event], nonce: &Nonce) -> Vec<QuoteFault> {
+    let mut faults = Vec::new();
+    match log_head(events).map(|head| qualifying_data(&head, nonce)) {
+        Some(expected) if attest.extra_data.is_empty() => {
+            faults.push(QuoteFault::NothingBound {
+                expected: hex::encode(expected),
+            });
+        }
+        Some(expected) if attest.extra_data != expected => {
+            let (expected, found) = (hex::encode(expected), hex::encode(&attest.extra_data));
+            faults.push(QuoteFault::QualifyingData { expected, found });
+        }
+        Some(_) => {}
+        // Only an event that has no canonical form has no digest.
+        None => faults.push(QuoteFault::NotOpened {}),
+    }
+    let Some(opened) = opened(events) else {
+        faults.push(QuoteFault::NotOpened {});
+        return faults;
+    };
+    let (reset, restart) = (u64::from(attest.reset_count), u64::from(attest.restart_count));
+    if reset != opened.tpm.reset_count {
+        faults.push(QuoteFault::ResetCount {
+            expected: opened.tpm.reset_count,
+            found: reset,
+        });
+    }
+    if restart != opened.tpm.restart_count {
+        faults.push(QuoteFault::RestartCount {
+            expected: opened.tpm.restart_count,
+            found: restart,
+        });
+    }
+    if attest.clock < opened.tpm.clock {
+        faults.push(QuoteFault::Clock {
+            expected: opened.tpm.clock,
+            found: attest.clock,
+        });
+    }
+    faults
+}
+
+fn opened(events: &[Event]) -> Option<&JobOpened> {
+    match events.first().map(|event| &event.content) {
+        Some(EventContent::JobOpened(opened)) => Some(opened),
+        _ => None,
+    }
+}
+
+/// SHA-256 over the SHA-256 digests of the events, whether or not they obey the grammar.
+fn log_head(events: &[Event]) -> Option<LogHead> {
+    let mut hasher = Sha256::new();
+    for event in events {
+        hasher.update(event.digest(PcrBank::Sha256).ok()?);
+    }
+    Some(LogHead::from_bytes(hasher.finalize().into()))
+}

@@ -1,0 +1,263 @@
+//! The whole verification, and what is known once it has succeeded.
+
+use aicert_core::certificate::{
+    Certificate, InputSummary, LowLevelQuote, OutputSummary, Platform, PlatformKind,
+};
+use aicert_core::digest::{Nonce, TreeRoot};
+use aicert_core::event::{Event, JobResult};
+use aicert_core::log::CompleteLog;
+use aicert_core::time::Timestamp;
+
+use crate::chain::{self, ChainFault, ChainProof};
+use crate::config::Options;
+use crate::error::{Failure, Rejection};
+use crate::key::{self, PublicArea};
+use crate::log::AuthenticLog;
+use crate::parse::Unverified;
+use crate::quote::QuoteFault;
+use crate::{boot, log, quote, summary};
+
+/// What was verified. Only [`verify`] makes it.
+#[derive(Debug, Clone)]
+pub struct Verified<T> {
+    contents: T,
+    log: AuthenticLog,
+    at: Timestamp,
+}
+
+/// Verifies a proof.
+///
+/// The steps are those of the crate's documentation, each needing the proof that the one before it returned. Where one
+/// fails, the others still run as far as they can, so that everything wrong is reported at once; nothing is verified
+/// then.
+///
+/// # Errors
+///
+/// Everything that is wrong, or cannot be verified by this version.
+pub fn verify(
+    unverified: Unverified<Certificate>,
+    options: &Options,
+) -> Result<Verified<Certificate>, Rejection> {
+    let certificate = unverified.into_unverified_contents();
+    let mut failures = Vec::new();
+    let log = verify_evidence(&certificate, options, &mut failures);
+    let platform = options.platform_of(&certificate);
+    // The log that the summaries are held to when the evidence does not hold: a claim, but a complete one.
+    let claimed = log
+        .is_none()
+        .then(|| log::read(&certificate.measurement_log).ok())
+        .flatten();
+    let parts = match (&log, &claimed) {
+        (Some(log), _) => Some(log.parts()),
+        (None, Some(claimed)) => claimed.complete().ok(),
+        (None, None) => None,
+    };
+    if let Some(parts) = &parts {
+        failures.extend(
+            summary::inspect(&certificate, parts, platform)
+                .into_iter()
+                .map(Failure::from),
+        );
+        if !options.accept_failed_job {
+            failures.extend(log::inspect_result(parts).map(Failure::from));
+        }
+    }
+    Rejection::unless_empty(failures)?;
+    match log {
+        Some(log) => Ok(Verified {
+            contents: certificate,
+            log,
+            at: options.time,
+        }),
+        // Every step that returns nothing reports why, so this is not reached; if it were, nothing is verified.
+        None => Err(Failure::from(QuoteFault::NotOpened {}).into()),
+    }
+}
+
+/// Steps 2 to 5 and the first half of 7.
+fn verify_evidence(
+    certificate: &Certificate,
+    options: &Options,
+    failures: &mut Vec<Failure>,
+) -> Option<AuthenticLog> {
+    let Certificate {
+        low_level_quote,
+        signature,
+        attestation_key,
+        measurement_log: events,
+        boot_event_log,
+        ..
+    } = certificate;
+    let LowLevelQuote {
+        bank,
+        pcrs,
+        attest,
+        nonce,
+    } = low_level_quote;
+    let public = &attestation_key.public.0;
+    let chain: Vec<_> = attestation_key
+        .certificate_chain
+        .iter()
+        .map(|der| der.0.as_slice())
+        .collect();
+    let mut steps = Steps(failures);
+
+    let proof = chain::verify(&chain, &options.trust_anchors, options.time).map_err(|faults| {
+        faults
+            .into_iter()
+            .map(|fault| hint_at_simulation(fault, certificate))
+            .collect()
+    });
+    let proof = steps.keep(proof);
+    let key = steps.next(
+        proof,
+        |proof| key::verify(proof, public),
+        || key::inspect(public, chain::unproven_key(&chain).as_ref()),
+    );
+    let area = || PublicArea::parse(public).ok();
+    let quote = steps.next(
+        key,
+        |key| quote::authenticate(key, low_level_quote, &signature.0),
+        || quote::inspect(area().as_ref(), low_level_quote, &signature.0),
+    );
+    if let Some(fault) = unexpected_nonce(options, nonce) {
+        steps.0.push(fault.into());
+    }
+    let quote = steps.next(
+        quote,
+        |quote| quote.bind(events, nonce),
+        || quote::inspect_unproven_binding(&attest.0, events, nonce),
+    );
+    let platform = options.platform_of(certificate);
+    let boot = steps.next(
+        quote,
+        |quote| boot::verify(quote, &boot_event_log.0),
+        || boot::inspect(pcrs, &boot_event_log.0, platform),
+    );
+    steps.next(
+        boot,
+        |boot| log::verify(boot, events),
+        || log::inspect(*bank, pcrs, events),
+    )
+}
+
+/// Runs steps one after another, and collects what is wrong.
+struct Steps<'a>(&'a mut Vec<Failure>);
+
+impl Steps<'_> {
+    fn keep<T, F: Into<Failure>>(&mut self, result: Result<T, Vec<F>>) -> Option<T> {
+        result
+            .map_err(|faults| self.0.extend(faults.into_iter().map(Into::into)))
+            .ok()
+    }
+
+    /// Verifies with what the step before returned; when that is missing, only looks for what is wrong.
+    fn next<P, T, F: Into<Failure>>(
+        &mut self,
+        previous: Option<P>,
+        verify: impl FnOnce(P) -> Result<T, Vec<F>>,
+        inspect: impl FnOnce() -> Vec<F>,
+    ) -> Option<T> {
+        let result = match previous {
+            Some(previous) => verify(previous),
+            None => Err(inspect()),
+        };
+        self.keep(result)
+    }
+}
+
+/// A root that is missing is explained to people who try things out; it is no less an error.
+fn hint_at_simulation(fault: ChainFault, certificate: &Certificate) -> ChainFault {
+    match fault {
+        ChainFault::UnknownRoot { subject, found } if certificate.platform.kind == PlatformKind::LocalCa => {
+            ChainFault::UnknownSimulatedRoot { subject, found }
+        }
+        other => other,
+    }
+}
+
+fn unexpected_nonce(options: &Options, found: &Nonce) -> Option<QuoteFault> {
+    let expected = options.expected_nonce?;
+    (expected != *found).then_some(QuoteFault::Nonce {
+        expected,
+        found: *found,
+    })
+}
+
+impl Options {
+    /// What the root vouches for; when it is not believed, what it would be if it were.
+    fn platform_of(&self, certificate: &Certificate) -> PlatformKind {
+        let root = certificate.attestation_key.certificate_chain.last();
+        root.map_or(certificate.platform.kind, |root| {
+            crate::anchors::platform_of_root(&root.0)
+        })
+    }
+}
+
+impl Verified<Certificate> {
+    /// The certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.contents
+    }
+
+    /// The certificate, for whoever keeps nothing else.
+    pub fn into_certificate(self) -> Certificate {
+        self.contents
+    }
+
+    /// Everything that was recorded.
+    pub fn log(&self) -> CompleteLog<'_> {
+        self.log.parts()
+    }
+
+    /// Every event that was recorded, in order.
+    pub fn events(&self) -> &[Event] {
+        self.log.events()
+    }
+
+    /// Whether the job succeeded. Always true, unless failed jobs were accepted with
+    /// [`Options::accepting_failed_jobs`]; only a job that succeeded certifies a model.
+    pub fn is_of_a_model(&self) -> bool {
+        self.contents.result == JobResult::Succeeded
+    }
+
+    /// The inputs, in the order of the configuration.
+    pub fn inputs(&self) -> &[InputSummary] {
+        &self.contents.inputs
+    }
+
+    /// The output files; empty when they are too many to be listed in a proof.
+    pub fn outputs(&self) -> &[OutputSummary] {
+        &self.contents.outputs
+    }
+
+    /// The root over all outputs.
+    pub fn output_model_hash(&self) -> TreeRoot {
+        self.contents.output_model_hash
+    }
+
+    /// The platform.
+    pub fn platform(&self) -> &Platform {
+        &self.contents.platform
+    }
+
+    /// Whether nothing real vouches for the TPM. Follows from the trust anchor, never from what the file says.
+    pub fn is_simulated(&self) -> bool {
+        self.chain().platform().is_simulated()
+    }
+
+    /// What vouches for the key that signed.
+    pub fn chain(&self) -> &ChainProof {
+        self.log.boot().quote().quote().key().chain()
+    }
+
+    /// The quote that shows that the log is what the TPM recorded.
+    pub fn quote(&self) -> &quote::AuthenticQuote {
+        self.log.boot().quote().quote()
+    }
+
+    /// The time that it was verified for.
+    pub fn verified_at(&self) -> Timestamp {
+        self.at
+    }
+}

@@ -1,0 +1,182 @@
+//! One X.509 certificate (RFC 5280), read strictly: exact DER, version 3, no extension twice.
+
+use aicert_core::time::Timestamp;
+use sha2::{Digest as _, Sha256};
+use x509_cert::der::asn1::{BitStringRef, ObjectIdentifier};
+use x509_cert::der::{self, Decode as _, Encode as _, Reader as _, SliceReader};
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages};
+
+use crate::anchors::Fingerprint;
+use crate::signature::{CertificateScheme, KeyError, PublicKey};
+
+/// A larger certificate is refused; real ones have one to two thousand bytes.
+pub(crate) const SIZE_LIMIT: usize = 16 << 10;
+
+/// What the path checks need of a certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificate {
+    pub(crate) der: Vec<u8>,
+    /// The bytes that are signed.
+    signed: std::ops::Range<usize>,
+    signature: Vec<u8>,
+    /// `None` for an algorithm that is not accepted, SHA-1 above all.
+    pub(crate) scheme: Option<CertificateScheme>,
+    pub(crate) scheme_oid: ObjectIdentifier,
+    pub(crate) subject: Vec<u8>,
+    pub(crate) issuer: Vec<u8>,
+    /// For people: the subject, the issuer.
+    pub(crate) subject_text: String,
+    pub(crate) issuer_text: String,
+    pub(crate) not_before: Timestamp,
+    pub(crate) not_after: Timestamp,
+    pub(crate) key: Result<PublicKey, KeyError>,
+    pub(crate) is_ca: bool,
+    pub(crate) path_length: Option<u8>,
+    pub(crate) key_usage: Option<KeyUsage>,
+    pub(crate) extended_key_usage: Option<Vec<ObjectIdentifier>>,
+    /// Critical extensions that nothing here understands.
+    pub(crate) unknown_critical: Vec<ObjectIdentifier>,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+/// Says why bytes are not a certificate that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CertificateError {
+    #[error("it has {0} bytes; at most {SIZE_LIMIT} are accepted")]
+    TooLarge(usize),
+    #[error("it is PEM text, or holds some, where DER is expected")]
+    Pem,
+    #[error("{0}")]
+    Der(String),
+}
+
+/// What every PEM block begins with (RFC 7468, section 2).
+pub(crate) const PEM_MARK: &[u8] = b"-----BEGIN ";
+
+/// Extensions whose meaning is enforced (RFC 5280, section 4.2.1): key usage, basic constraints, extended key usage.
+const UNDERSTOOD: [&str; 3] = ["2.5.29.15", "2.5.29.19", "2.5.29.37"];
+
+impl Certificate {
+    pub(crate) fn from_der(bytes: &[u8]) -> Result<Self, CertificateError> {
+        if bytes.len() > SIZE_LIMIT {
+            return Err(CertificateError::TooLarge(bytes.len()));
+        }
+        // What is DER to us must not be PEM to another parser.
+        if bytes.windows(PEM_MARK.len()).any(|window| window == PEM_MARK) {
+            return Err(CertificateError::Pem);
+        }
+        Self::parse(bytes)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, CertificateError> {
+        let wrong = |error: der::Error| CertificateError::Der(error.to_string());
+        let refused = |reason: &str| CertificateError::Der(reason.to_owned());
+        let certificate = x509_cert::Certificate::from_der(bytes).map_err(wrong)?;
+        if certificate.to_der().map_err(wrong)? != bytes {
+            return Err(refused("it is not in the one encoding that DER allows"));
+        }
+        let (signed, signature) = split(bytes).map_err(wrong)?;
+        let tbs = &certificate.tbs_certificate;
+        if tbs.version != x509_cert::Version::V3 {
+            return Err(refused("it is not of version 3"));
+        }
+        if tbs.signature != certificate.signature_algorithm {
+            return Err(refused("it names two different signature algorithms"));
+        }
+        let extensions = tbs.extensions.as_deref().unwrap_or_default();
+        for (index, extension) in extensions.iter().enumerate() {
+            if extensions[..index]
+                .iter()
+                .any(|other| other.extn_id == extension.extn_id)
+            {
+                return Err(CertificateError::Der(format!(
+                    "it has extension {} twice",
+                    extension.extn_id
+                )));
+            }
+        }
+        let constraints = tbs
+            .get::<BasicConstraints>()
+            .map_err(wrong)?
+            .map(|(_, constraints)| constraints);
+        let algorithm = certificate.signature_algorithm.to_der().map_err(wrong)?;
+        let moment = |time: x509_cert::time::Time| {
+            Timestamp::from_unix(i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX))
+        };
+        Ok(Self {
+            signed,
+            signature,
+            // The content of a short SEQUENCE; a longer one is no algorithm that is known.
+            scheme: CertificateScheme::from_algorithm(algorithm.get(2..).unwrap_or_default()),
+            scheme_oid: certificate.signature_algorithm.oid,
+            subject: tbs.subject.to_der().map_err(wrong)?,
+            issuer: tbs.issuer.to_der().map_err(wrong)?,
+            subject_text: shorten(&tbs.subject.to_string()),
+            issuer_text: shorten(&tbs.issuer.to_string()),
+            not_before: moment(tbs.validity.not_before),
+            not_after: moment(tbs.validity.not_after),
+            key: PublicKey::from_spki(&tbs.subject_public_key_info),
+            is_ca: constraints.as_ref().is_some_and(|constraints| constraints.ca),
+            path_length: constraints.and_then(|constraints| constraints.path_len_constraint),
+            key_usage: tbs.get::<KeyUsage>().map_err(wrong)?.map(|(_, usage)| usage),
+            extended_key_usage: tbs
+                .get::<ExtendedKeyUsage>()
+                .map_err(wrong)?
+                .map(|(_, usage)| usage.0),
+            unknown_critical: extensions
+                .iter()
+                .filter(|extension| {
+                    extension.critical && !UNDERSTOOD.contains(&&*extension.extn_id.to_string())
+                })
+                .map(|extension| extension.extn_id)
+                .collect(),
+            fingerprint: Fingerprint::of(bytes),
+            der: bytes.to_vec(),
+        })
+    }
+
+    /// Whether `issuer`'s key made this certificate's signature. Says nothing of whether it may.
+    pub(crate) fn is_signed_by(&self, issuer: &Self) -> bool {
+        match (&self.scheme, &issuer.key) {
+            (Some(scheme), Ok(key)) => scheme.verifies(key, &self.der[self.signed.clone()], &self.signature),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn allows(&self, usage: KeyUsages) -> bool {
+        self.key_usage
+            .as_ref()
+            .is_some_and(|allowed| allowed.0.contains(usage))
+    }
+}
+
+impl Fingerprint {
+    pub(crate) fn of(der: &[u8]) -> Self {
+        Self::from_bytes(Sha256::digest(der).into())
+    }
+}
+
+/// The range of the signed part, and the signature.
+fn split(bytes: &[u8]) -> der::Result<(std::ops::Range<usize>, Vec<u8>)> {
+    let mut reader = SliceReader::new(bytes)?;
+    reader.sequence(|reader| {
+        let start = usize::try_from(reader.position())?;
+        let length = reader.tlv_bytes()?.len();
+        reader.tlv_bytes()?;
+        let signature = BitStringRef::decode(reader)?;
+        let signature = signature
+            .as_bytes()
+            .ok_or_else(|| der::Tag::BitString.value_error())?;
+        Ok((start..start + length, signature.to_vec()))
+    })
+}
+
+/// Names come from the file: they are shown escaped by whoever prints them, and never at any length.
+fn shorten(name: &str) -> String {
+    const LIMIT: usize = 200;
+    let mut text: String = name.chars().take(LIMIT).collect();
+    if text.len() < name.len() {
+        text.push('…');
+    }
+    text
+}
