@@ -228,6 +228,8 @@ pub enum PinKind {
     Commit,
     /// The SHA-256 of a file.
     Sha256,
+    /// Where a git submodule is in the tree, and its commit: `sha1:…@path`.
+    Submodule,
 }
 
 impl PinKind {

@@ -26,7 +26,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use copy::copy;
 pub use error::MeasureError;
-pub use hash::hash_file;
+pub use hash::{copy_file, hash_file};
 
 use crate::tree::Tree;
 

@@ -27,6 +27,27 @@ const BUFFER_BYTES: usize = 256 * 1024;
 ///
 /// When it is not a regular file, cannot be read, or changes meanwhile.
 pub fn hash_file(path: &Path, options: &Options<'_>) -> Result<(FileDigest, u64), MeasureError> {
+    single(path, None, options)
+}
+
+/// Copies one file to a path that does not exist, hashing the bytes written; a link is followed. Returns its size with
+/// its digest. On an error, nothing remains at `to`.
+///
+/// # Errors
+///
+/// As [`hash_file`], and when it cannot be written.
+pub fn copy_file(from: &Path, to: &Path, options: &Options<'_>) -> Result<(FileDigest, u64), MeasureError> {
+    let mut copy = create(to)?;
+    single(from, Some((&mut copy, to)), options)
+        .and_then(|measured| finish(&copy, false, to).map(|()| measured))
+        .inspect_err(|_| drop(std::fs::remove_file(to)))
+}
+
+fn single(
+    path: &Path,
+    copy: Option<(&mut File, &Path)>,
+    options: &Options<'_>,
+) -> Result<(FileDigest, u64), MeasureError> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(CWD, path, flags, Mode::empty())
         .map_err(|error| MeasureError::io("open", path, error))?;
@@ -46,7 +67,7 @@ pub fn hash_file(path: &Path, options: &Options<'_>) -> Result<(FileDigest, u64)
         done: AtomicU64::new(0),
         failed: AtomicBool::new(false),
     };
-    let hash = shared.stream(file, &fingerprint, path, &mut vec![0; BUFFER_BYTES], None)?;
+    let hash = shared.stream(file, &fingerprint, path, &mut vec![0; BUFFER_BYTES], copy)?;
     Ok((hash, fingerprint.size))
 }
 
@@ -165,10 +186,7 @@ impl Shared<'_> {
         };
         let target = copy_to.join(found.path.as_str());
         let executable = matches!(found.kind, FoundKind::File { executable: true });
-        let writing = |error: Errno| MeasureError::io("write", &target, error);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut copy =
-            File::from(rustix::fs::openat(CWD, &target, flags, Mode::RUSR | Mode::WUSR).map_err(writing)?);
+        let mut copy = create(&target)?;
         let hash = self.stream(
             file,
             &found.fingerprint,
@@ -176,9 +194,7 @@ impl Shared<'_> {
             buffer,
             Some((&mut copy, &target)),
         )?;
-        // Whatever the umask: the container's user, who is somebody else, reads these files.
-        rustix::fs::fchmod(&copy, Mode::from_raw_mode(if executable { 0o755 } else { 0o644 }))
-            .map_err(writing)?;
+        finish(&copy, executable, &target)?;
         Ok(hash)
     }
 
@@ -239,6 +255,19 @@ impl Shared<'_> {
         }
         Ok(())
     }
+}
+
+fn create(target: &Path) -> Result<File, MeasureError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, target, flags, Mode::RUSR | Mode::WUSR)
+        .map(File::from)
+        .map_err(|error| MeasureError::io("create", target, error))
+}
+
+/// Whatever the umask: the container's user, who is somebody else, reads these files.
+fn finish(copy: &File, executable: bool, target: &Path) -> Result<(), MeasureError> {
+    rustix::fs::fchmod(copy, Mode::from_raw_mode(if executable { 0o755 } else { 0o644 }))
+        .map_err(|error| MeasureError::io("write", target, error))
 }
 
 /// Opens a file below a directory, following no link on the way.

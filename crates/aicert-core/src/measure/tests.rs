@@ -247,10 +247,21 @@ fn what_is_missing_or_not_a_directory_is_named() {
             ..
         })
     ));
+    let measured = (FileDigest::of(b"x"), 1);
+    assert_eq!(hash_file(&root.path().join("file"), &QUIET).unwrap(), measured);
+    let copied = root.path().join("copied");
     assert_eq!(
-        hash_file(&root.path().join("file"), &QUIET).unwrap(),
-        (FileDigest::of(b"x"), 1)
+        copy_file(&root.path().join("file"), &copied, &QUIET).unwrap(),
+        measured
     );
+    assert_eq!(fs::read(&copied).unwrap(), b"x");
+    assert!(
+        copy_file(&root.path().join("file"), &copied, &QUIET).is_err(),
+        "never overwritten"
+    );
+    assert!(copied.exists(), "what was there before stays");
+    assert!(copy_file(root.path(), &root.path().join("other"), &QUIET).is_err());
+    assert!(!root.path().join("other").exists());
 }
 
 #[test]
