@@ -159,16 +159,16 @@ impl Fingerprint {
 /// The range of the signed part, and the signature.
 fn split(bytes: &[u8]) -> der::Result<(std::ops::Range<usize>, Vec<u8>)> {
     let mut reader = SliceReader::new(bytes)?;
-    reader.sequence(|reader| {
-        let start = usize::try_from(reader.position())?;
-        let length = reader.tlv_bytes()?.len();
-        reader.tlv_bytes()?;
-        let signature = BitStringRef::decode(reader)?;
-        let signature = signature
-            .as_bytes()
-            .ok_or_else(|| der::Tag::BitString.value_error())?;
-        Ok((start..start + length, signature.to_vec()))
-    })
+    // Into the outer SEQUENCE; that it is one and ends with the bytes has been checked.
+    der::Header::decode(&mut reader)?;
+    let start = usize::try_from(reader.position())?;
+    let length = reader.tlv_bytes()?.len();
+    reader.tlv_bytes()?;
+    let signature = BitStringRef::decode(&mut reader)?;
+    let signature = signature
+        .as_bytes()
+        .ok_or_else(|| der::Tag::BitString.value_error())?;
+    Ok((start..start + length, signature.to_vec()))
 }
 
 /// Names come from the file: they are shown escaped by whoever prints them, and never at any length.
