@@ -1,0 +1,103 @@
+//! What went wrong, for the one place that shows it.
+
+use std::process::ExitCode;
+
+use crate::text::one_line;
+
+/// How the command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It holds.
+    Holds,
+    /// It does not hold, or the job failed or could not be completed.
+    DoesNotHold,
+    /// Misuse, or something unreadable.
+    Misuse,
+    /// Stopped by a signal.
+    Signal(u8),
+}
+
+impl Exit {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Holds => 0,
+            Self::DoesNotHold => 1,
+            Self::Misuse => 2,
+            // What shells report for a program that a signal ended.
+            Self::Signal(number) => 128 + number,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// An error that ends the command.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+    pub(crate) causes: Vec<String>,
+    pub(crate) help: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            causes: Vec::new(),
+            help: None,
+        }
+    }
+
+    pub(crate) fn misuse(message: impl Into<String>) -> Self {
+        Self::new(Exit::Misuse, message)
+    }
+
+    #[must_use]
+    pub(crate) fn because(mut self, cause: &dyn std::error::Error) -> Self {
+        self.causes.push(one_line(&cause.to_string()));
+        self.with_causes_of(cause)
+    }
+
+    /// Adds the causes of an error whose own text is in the message.
+    #[must_use]
+    pub(crate) fn with_causes_of(mut self, error: &dyn std::error::Error) -> Self {
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let text = one_line(&cause.to_string());
+            // Many errors say their cause in their own text.
+            if !self.message.contains(&text) && !self.causes.iter().any(|said| said.contains(&text)) {
+                self.causes.push(text);
+            }
+            next = cause.source();
+        }
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn maybe_help(mut self, help: Option<impl Into<String>>) -> Self {
+        self.help = help.map(Into::into).or(self.help);
+        self
+    }
+
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "event": "error",
+            "exit_code": self.exit.code(),
+            "message": self.message,
+            "causes": self.causes,
+            "help": self.help,
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! What runs that were killed left behind: told to the user, then removed.
+
+use std::path::Path;
+
+use aicert_core::cloud::{CloudProvider, MachineRecord};
+use aicert_core::digest::FileDigest;
+use aicert_core::grammar::Stage;
+use aicert_core::journal::Journal;
+use aicert_core::pipeline::JOURNAL_FILE;
+use aicert_core::runtime::{JobId, Runtime};
+
+use crate::error::{Exit, Failure};
+use crate::files;
+use crate::local::LocalProvider;
+use crate::output::Terminal;
+
+/// What all jobs of one state folder begin with, so that those of others on the same engine are left alone.
+pub(crate) fn job_prefix(state: &Path) -> String {
+    let state = std::fs::canonicalize(state).unwrap_or_else(|_| state.to_owned());
+    let digest = FileDigest::of(state.as_os_str().as_encoded_bytes());
+    let hex: String = digest.as_bytes()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{hex}-")
+}
+
+/// Cleans up after runs whose process is gone.
+pub(crate) async fn recover(
+    provider: &LocalProvider,
+    runtime: &dyn Runtime,
+    prefix: &str,
+    terminal: Terminal,
+) -> Result<(), Failure> {
+    let machines = provider.list().await.map_err(|error| {
+        Failure::new(Exit::DoesNotHold, error.message())
+            .maybe_help(error.advice())
+            .with_causes_of(&error)
+    })?;
+    let (used, abandoned): (Vec<_>, Vec<_>) = machines
+        .into_iter()
+        .partition(|machine| machine.in_use != Some(false));
+    for machine in &abandoned {
+        terminal.warning(&describe(provider, machine));
+        clean_up(runtime, &machine.job).await?;
+        provider.destroy(&machine.id).await.map_err(|error| {
+            Failure::new(Exit::DoesNotHold, error.message())
+                .maybe_help(error.advice())
+                .with_causes_of(&error)
+        })?;
+    }
+    // Containers without a record: somebody removed the record by hand.
+    let jobs = runtime.leftovers().await.unwrap_or_default();
+    for job in jobs.iter().filter(|job| job.as_str().starts_with(prefix)) {
+        if !used.iter().any(|machine| machine.job == *job) && !is_new(provider, job).await {
+            terminal.warning(&format!("removing what is left of job {job}, which nothing else is known of"));
+            clean_up(runtime, job).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a job began after the machines were listed.
+async fn is_new(provider: &LocalProvider, job: &JobId) -> bool {
+    provider
+        .list()
+        .await
+        .map_or(true, |machines| machines.iter().any(|machine| machine.job == *job))
+}
+
+async fn clean_up(runtime: &dyn Runtime, job: &JobId) -> Result<(), Failure> {
+    runtime.clean_up(job).await.map_err(|error| {
+        Failure::new(
+            Exit::DoesNotHold,
+            format!("could not remove what is left of job {job}: {}", error.message()),
+        )
+        .maybe_help(error.advice())
+        .with_causes_of(&error)
+    })
+}
+
+/// Says what happened to a run that did not end.
+fn describe(provider: &LocalProvider, machine: &MachineRecord) -> String {
+    let record = provider.record(&machine.id);
+    let of = record.as_ref().map_or_else(
+        || format!("a run (job {})", machine.job),
+        |record| {
+            format!(
+                "the run of {} that began {}",
+                record.configuration.display(),
+                record.created
+            )
+        },
+    );
+    let journal = provider.workspace(&machine.id).join(JOURNAL_FILE);
+    let stage = Journal::read(&journal).map_or(Stage::Empty, |log| log.stage());
+    let proof = record.as_ref().and_then(|record| record.targets.first());
+    let published = stage == Stage::Closed
+        && proof.is_some_and(|proof| {
+            files::exists(proof) && !files::exists(&files::partial(proof, &machine.job))
+                && is_younger(proof, &journal)
+        });
+    if published {
+        return format!("{of} was interrupted while it cleaned up; its proof was written. Cleaning up.");
+    }
+    format!(
+        "{of} was interrupted while it {}; it left no proof. Cleaning up.",
+        activity(stage)
+    )
+}
+
+fn is_younger(file: &Path, than: &Path) -> bool {
+    let modified = |path| std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    matches!((modified(file), modified(than)), (Ok(file), Ok(than)) if file >= than)
+}
+
+/// What a job does after it has recorded an event.
+fn activity(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Empty => "got ready, before anything was measured",
+        Stage::Opened => "looked at the machine",
+        Stage::Machine | Stage::Inputs => "fetched and measured its inputs, or its image",
+        Stage::Image => "resolved and downloaded packages",
+        Stage::Dependencies => "built its container",
+        Stage::Built | Stage::Sealed => "was about to start the job",
+        Stage::Started => "ran the job: what it computed is lost",
+        Stage::Finished => "measured the outputs: they are lost",
+        Stage::Outputs => "closed its log: the outputs are lost",
+        Stage::Closed => "had the TPM sign, and wrote the proof: the outputs are lost",
+    }
+}
