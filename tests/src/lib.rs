@@ -1,1 +1,6 @@
-//! End-to-end, conformance and adversarial tests of aicert.
+//! What the end-to-end and adversarial tests share.
+
+#![allow(clippy::print_stderr)] // a skipped test says so
+
+pub mod proofs;
+pub mod tools;

@@ -46,7 +46,7 @@ pub enum KeyAlgorithm {
 /// Where a key is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyHierarchy {
-    /// Under the endorsement key.
+    /// As a primary key of the endorsement hierarchy.
     Endorsement,
     /// As a primary key of the owner. The boot counters in what it signs are obfuscated.
     Owner,

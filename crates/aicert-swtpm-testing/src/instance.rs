@@ -25,6 +25,7 @@ const ATTEMPTS: u32 = 50;
 const START_LIMIT: Duration = Duration::from_secs(20);
 const PID_FILE: &str = "swtpm.pid";
 const LOG_FILE: &str = "swtpm.log";
+const MESSAGES_FILE: &str = "swtpm.stderr";
 
 /// Becomes swtpm, and leaves a watcher behind that kills it when standard input ends without a line: when whoever holds
 /// the other end has died in whatever way. The watcher looks at the name, lest it meets a successor of the process id.
@@ -198,8 +199,9 @@ impl SwtpmInstance {
             path: directory.clone(),
             source,
         };
-        let messages = directory.join("swtpm.stderr");
-        let stderr = File::create(&messages).map_err(use_directory)?;
+        // One of an earlier process would be taken for the new one's.
+        let _ = fs::remove_file(directory.join(PID_FILE));
+        let stderr = File::create(directory.join(MESSAGES_FILE)).map_err(use_directory)?;
         let (port, control) = (self.port, self.port + 1);
         let mut child = Command::new("sh")
             .args(["-c", WATCHED, "swtpm", "socket", "--tpm2"])
@@ -228,7 +230,7 @@ impl SwtpmInstance {
         // `Stdio::piped` above is what makes it there.
         let lifeline = child.stdin.take().expect("standard input is a pipe");
         let mut process = Process { child, lifeline };
-        match await_answer(&mut process.child, port, &messages) {
+        match await_answer(&mut process.child, port, directory) {
             Ok(()) => {
                 self.process = Some(process);
                 Ok(())
@@ -300,10 +302,10 @@ fn free_listeners(port: u16) -> Option<(TcpListener, TcpListener)> {
     ))
 }
 
-fn await_answer(child: &mut Child, port: u16, messages: &Path) -> Result<(), Failure> {
+fn await_answer(child: &mut Child, port: u16, directory: &Path) -> Result<(), Failure> {
     let end = Instant::now() + START_LIMIT;
     let reason = |what: String| {
-        let said = fs::read_to_string(messages).unwrap_or_default();
+        let said = fs::read_to_string(directory.join(MESSAGES_FILE)).unwrap_or_default();
         let reason = [what.as_str(), said.trim()].join(": ");
         Failure::DidNotStart { reason }
     };
@@ -319,8 +321,10 @@ fn await_answer(child: &mut Child, port: u16, messages: &Path) -> Result<(), Fai
             Ok(Some(status)) => return Err(reason(format!("it ended with {status}"))),
             Err(error) => return Err(reason(error.to_string())),
         }
-        // An answer alone would not do: it could come from somebody else's on the same port.
-        if listens(child.id(), port) && listens(child.id(), port + 1) {
+        // An answer alone would not do: it could come from somebody else's on the same port. The file comes last, and
+        // is cheaper to look for.
+        let announced = directory.join(PID_FILE).exists();
+        if announced && listens(child.id(), port) && listens(child.id(), port + 1) {
             // Any answer will do; this one changes nothing.
             return raw::must(port, "TPM2_GetRandom", &GET_RANDOM);
         }

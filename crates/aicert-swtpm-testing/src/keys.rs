@@ -42,8 +42,8 @@ impl Applicant {
     pub(crate) fn create(context: &mut Context, template: &KeyTemplate) -> Result<Self, Failure> {
         let endorsement_key = ek::create_ek_object_2(context, selection(template.algorithm), None)
             .map_err(Failure::of("creating an endorsement key"))?;
-        let attestation_key = create_key(context, endorsement_key, template)
-            .map_err(Failure::of("creating an attestation key"))?;
+        let attestation_key =
+            create_key(context, template).map_err(Failure::of("creating an attestation key"))?;
         let mut public = |key| {
             let (public, _, _) = context.read_public(key)?;
             public.marshall()
@@ -94,31 +94,18 @@ fn selection(algorithm: KeyAlgorithm) -> AsymmetricAlgorithmSelection {
     }
 }
 
-fn create_key(
-    context: &mut Context,
-    endorsement_key: KeyHandle,
-    template: &KeyTemplate,
-) -> tss_esapi::Result<KeyHandle> {
+/// As a primary key, so that its qualified name follows from its public area and the hierarchy alone.
+fn create_key(context: &mut Context, template: &KeyTemplate) -> tss_esapi::Result<KeyHandle> {
     let public = public_template(template)?;
-    match template.hierarchy {
-        KeyHierarchy::Owner => context
-            .execute_with_session(Some(AuthSession::Password), |context| {
-                context.create_primary(Hierarchy::Owner, public, None, None, None, None)
-            })
-            .map(|created| created.key_handle),
-        KeyHierarchy::Endorsement => {
-            let created = with_endorsement(context, |context, policy| {
-                context.execute_with_session(Some(policy), |context| {
-                    context.create(endorsement_key, public, None, None, None, None)
-                })
-            })?;
-            with_endorsement(context, |context, policy| {
-                context.execute_with_session(Some(policy), |context| {
-                    context.load(endorsement_key, created.out_private, created.out_public)
-                })
-            })
-        }
-    }
+    let hierarchy = match template.hierarchy {
+        KeyHierarchy::Owner => Hierarchy::Owner,
+        KeyHierarchy::Endorsement => Hierarchy::Endorsement,
+    };
+    context
+        .execute_with_session(Some(AuthSession::Password), |context| {
+            context.create_primary(hierarchy, public, None, None, None, None)
+        })
+        .map(|created| created.key_handle)
 }
 
 /// Does something with a policy session that the endorsement key accepts: its policy is that the endorsement

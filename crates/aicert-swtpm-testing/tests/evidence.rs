@@ -1,5 +1,7 @@
 //! The evidence is what independent tools accept, and the forgeries are what they claim to be.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -1,5 +1,7 @@
 //! Software TPMs start, differ, are switched off and on, and end with whoever holds them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -238,7 +240,7 @@ async fn an_occupied_tpm_is_in_use_by_a_named_process() {
     // It has to be accepted before it keeps others out.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let config = tpm.instance().config(tpm.key_source().await.unwrap());
-    let error = aicert_tpm::Tpm::open(config.with_deadline(Duration::from_millis(500)))
+    let error = aicert_tpm::Tpm::open(config.with_deadline(Duration::from_secs(2)))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), TpmErrorKind::InUse, "{error}");
