@@ -260,7 +260,8 @@ mod backend {
         /// What this TPM can do.
         fn capabilities(&self) -> &TpmCapabilities;
 
-        /// Reads the clock and the boot counters.
+        /// Reads the clock and the boot counters, as the attestation key's signatures show them: a verifier compares them
+        /// with those in quotes, where they are obfuscated for some keys.
         async fn clock(&self) -> Result<TpmClock, TpmError>;
 
         /// Reads PCRs of one bank, in as many commands as the TPM needs; the result holds exactly those asked for.

@@ -1,5 +1,5 @@
 //! The CA's side of credential activation: a secret that only a TPM with both keys can give back
-//! (TPM 2.0 Library, part 1, section 24, and annexes B.10.4 and C.7.4).
+//! (TPM 2.0 Library, part 1, section 24, and annexes B and C).
 
 use aes::cipher::{AsyncStreamCipher as _, KeyIvInit as _};
 use hmac::{Hmac, Mac as _};

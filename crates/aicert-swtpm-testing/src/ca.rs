@@ -29,7 +29,7 @@ use crate::public;
 
 /// `ecdsa-with-SHA256` (RFC 5758, section 3.2).
 const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
-/// `tcg-kp-AIKCertificate` (TCG EK Credential Profile 2.5, section 3.2.16).
+/// `tcg-kp-AIKCertificate` (TCG Credential Profiles).
 const AIK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.3");
 
 const CERT_BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");

@@ -109,7 +109,7 @@ fn create_key(context: &mut Context, template: &KeyTemplate) -> tss_esapi::Resul
 }
 
 /// Does something with a policy session that the endorsement key accepts: its policy is that the endorsement
-/// hierarchy's password is known (TCG EK Credential Profile 2.5, section B.3, PolicyA).
+/// hierarchy's password is known (TCG EK Credential Profile 2.5, annex B, PolicyA).
 fn with_endorsement<R>(
     context: &mut Context,
     commands: impl FnOnce(&mut Context, AuthSession) -> tss_esapi::Result<R>,

@@ -51,7 +51,7 @@ pub(crate) fn quote(
 /// Reads the clock and the boot counters as the attestation key's signatures show them.
 ///
 /// `TPM2_ReadClock` would not do: in what a key outside the endorsement and platform hierarchies signs, the counters
-/// are obfuscated with a value of that key's own (TPM 2.0 Library, part 1, section 36.7), so they could not be compared
+/// are obfuscated with a value of that key's own (TPM 2.0 Library, part 2, `TPMS_ATTEST`), so they could not be compared
 /// with those in a quote.
 pub(crate) fn clock(session: &mut Session, patience: Patience) -> Result<TpmClock, Failure> {
     let bank = *session
@@ -107,7 +107,7 @@ fn covers(attest: &Attest, values: &PcrValues, hash: PcrBank) -> Result<bool, Fa
     let AttestInfo::Quote { info } = attest.attested() else {
         return Err(Failure::nonsense(OPERATION, "an attestation that is no quote"));
     };
-    // The digest is over the values in ascending order (TPM 2.0 Library, part 2, section 10.12.1), which is the map's.
+    // The digest is over the values in ascending order (TPM 2.0 Library, part 3, `TPM2_Quote`), which is the map's.
     let values: Vec<&[u8]> = values.0.values().map(Vec::as_slice).collect();
     Ok(info.pcr_digest().value() == hash.hash(&values))
 }

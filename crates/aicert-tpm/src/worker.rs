@@ -10,6 +10,7 @@ use tss_esapi::Context;
 
 use crate::config::{KeySource, Tcti, TpmConfig};
 use crate::error::{Failure, Hint};
+use crate::holder::Process;
 use crate::key::SigningKey;
 use crate::{holder, key, pcr, preflight};
 
@@ -70,7 +71,8 @@ impl Worker {
             tcti,
             deadline,
         };
-        let summary = worker.wait("opening the TPM", opened).await?;
+        // Twice: once for the preflight, which has better words for what it finds, once for the commands.
+        let summary = worker.wait("opening the TPM", opened, deadline * 2).await?;
         Ok((worker, summary))
     }
 
@@ -91,7 +93,7 @@ impl Worker {
             }
         });
         self.jobs.send(job).map_err(|_| self.gone(operation))?;
-        self.wait(operation, answered).await
+        self.wait(operation, answered, self.deadline).await
     }
 
     /// Ends the thread, and returns when the TPM is free.
@@ -115,14 +117,15 @@ impl Worker {
         &self,
         operation: &'static str,
         answered: oneshot::Receiver<Result<R, TpmError>>,
+        limit: Duration,
     ) -> Result<R, TpmError> {
-        match tokio::time::timeout(self.deadline, answered).await {
+        match tokio::time::timeout(limit, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(self.gone(operation)),
             Err(_) => {
-                let (tcti, deadline) = (self.tcti.clone(), self.deadline);
+                let tcti = self.tcti.clone();
                 // Looking through all processes takes a moment that belongs to no executor.
-                let error = tokio::task::spawn_blocking(move || late(&tcti, operation, deadline)).await;
+                let error = tokio::task::spawn_blocking(move || late(&tcti, operation, limit)).await;
                 Err(error.unwrap_or_else(|_| self.gone(operation)))
             }
         }
@@ -136,13 +139,30 @@ impl Worker {
 fn open(tcti: &Tcti, key: KeySource, deadline: Duration) -> Result<Session, TpmError> {
     let name_conf = tcti.name_conf()?;
     preflight::check(tcti, deadline)?;
-    let mut context = Context::new(name_conf).map_err(|error| {
-        TpmError::new(TpmErrorKind::Failed, format!("the TSS could not open {tcti}")).with_source(error)
-    })?;
+    let mut context = Context::new(name_conf).map_err(|error| unopened(tcti, error))?;
     let patience = Patience::until(deadline);
     let banks = pcr::active_banks(&mut context, patience)?;
     let key = key::load(&mut context, key, patience)?;
     Ok(Session { context, key, banks })
+}
+
+/// The TSS has little patience of its own when it opens a device, and no words for what it met.
+fn unopened(tcti: &Tcti, error: tss_esapi::Error) -> TpmError {
+    let message = format!("the TSS could not open {tcti}");
+    match preflight::other_users(tcti).as_slice() {
+        [] => TpmError::new(TpmErrorKind::Failed, message).with_advice(
+            "check that it is a TPM 2.0, and that the TCTI library of libtss2 for it is installed",
+        ),
+        users => in_use(&message, users),
+    }
+    .with_source(error)
+}
+
+fn in_use(message: &str, users: &[Process]) -> TpmError {
+    let users = holder::name_all(users);
+    TpmError::new(TpmErrorKind::InUse, format!("{message}; it is in use by {users}"))
+        .with_advice("stop that process, and run again")
+        .retryable()
 }
 
 fn late(tcti: &Tcti, operation: &str, deadline: Duration) -> TpmError {
@@ -150,14 +170,10 @@ fn late(tcti: &Tcti, operation: &str, deadline: Duration) -> TpmError {
     let message = format!("{tcti} did not answer within {seconds} s ({operation})");
     match preflight::other_users(tcti).as_slice() {
         [] => TpmError::new(TpmErrorKind::Busy, message)
-            .with_advice("look for what else uses the TPM; if nothing does, start the machine again"),
-        users => TpmError::new(
-            TpmErrorKind::InUse,
-            format!("{message}; it is in use by {}", holder::name_all(users)),
-        )
-        .with_advice("stop that process, and run again"),
+            .with_advice("look for what else uses the TPM; if nothing does, start the machine again")
+            .retryable(),
+        users => in_use(&message, users),
     }
-    .retryable()
 }
 
 fn gone(tcti: &Tcti, operation: &str) -> TpmError {

@@ -1,5 +1,7 @@
 //! The conformance suite of core, on a software TPM.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+
 use aicert_core::conformance::tpm as suite;
 use aicert_core::tpm::PcrBank;
 use aicert_swtpm_testing::{KeyAlgorithm, SimulatedTpm, SimulationOptions, SwtpmOptions, skip_without};

@@ -1,5 +1,7 @@
 //! A TPM that is busy, slow, silent, lying, or changed by somebody else while it is looked at.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
