@@ -1,0 +1,77 @@
+//! How the engine is reached and what is kept between jobs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Configuration of a [`crate::DockerRuntime`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DockerConfig {
+    /// Where the engine listens, `unix://…` or `tcp://…` on this machine; when absent the environment variable
+    /// `DOCKER_HOST`, else `/var/run/docker.sock`.
+    pub host: Option<String>,
+    /// A directory that only this user can write, for downloaded wheels and the names of built images; nothing is kept
+    /// when absent.
+    pub cache_dir: Option<PathBuf>,
+    /// How long versions that a requirements file leaves open are taken from the cache; a file that pins every package
+    /// with `==`, dependencies included, is good for ever.
+    pub cache_expiry: Duration,
+    /// How many resolutions and built images are kept; the oldest go first.
+    pub cache_entries: usize,
+    /// The Debian mirror that the Python base image is built from; when absent, this machine's own.
+    pub debian_mirror: Option<String>,
+}
+
+impl Default for DockerConfig {
+    fn default() -> Self {
+        Self {
+            host: None,
+            cache_dir: None,
+            cache_expiry: Duration::from_secs(24 * 60 * 60),
+            cache_entries: 8,
+            debian_mirror: None,
+        }
+    }
+}
+
+impl DockerConfig {
+    /// The default configuration.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets where the engine listens.
+    #[must_use]
+    pub fn with_host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// Keeps wheels and the names of built images in a directory.
+    #[must_use]
+    pub fn with_cache_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(directory.into());
+        self
+    }
+
+    /// Sets how long open versions are taken from the cache.
+    #[must_use]
+    pub fn with_cache_expiry(mut self, expiry: Duration) -> Self {
+        self.cache_expiry = expiry;
+        self
+    }
+
+    /// Sets how many resolutions and built images are kept.
+    #[must_use]
+    pub fn with_cache_entries(mut self, entries: usize) -> Self {
+        self.cache_entries = entries;
+        self
+    }
+
+    /// Sets the Debian mirror that the Python base image is built from.
+    #[must_use]
+    pub fn with_debian_mirror(mut self, url: impl Into<String>) -> Self {
+        self.debian_mirror = Some(url.into());
+        self
+    }
+}

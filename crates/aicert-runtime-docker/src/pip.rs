@@ -1,0 +1,458 @@
+//! pip in a container: its settings, its output, and what its errors mean.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use aicert_core::runtime::RuntimeErrorKind;
+use aicert_core::secret::Secret;
+use aicert_core::spec::PackageIndex;
+use bollard::models::{ContainerCreateBody, Mount};
+use std::io::Write as _;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::engine::Engine;
+use crate::error::Fault;
+use crate::output::Lines;
+use crate::process::{Output, run_to_end};
+use crate::sandbox;
+
+const SCRIPT: &str = include_str!("pip.py");
+/// Where a container sees what pip needs; below a temporary file system, so that no image keeps a trace of it.
+pub(crate) const ROOT: &str = "/tmp/aicert";
+const TAIL: usize = 25;
+
+/// The folder with pip's settings that a container sees, readable for this user alone and removed after use.
+pub(crate) struct Settings {
+    folder: TempDir,
+    secrets: Vec<Secret>,
+}
+
+impl Settings {
+    /// Makes the folder in `parent`, with the script that runs pip.
+    pub(crate) fn new(parent: &Path) -> Result<Self, Fault> {
+        let folder = tempfile::Builder::new().prefix(".pip-").tempdir_in(parent);
+        let folder = folder.map_err(|error| Fault::file("make a folder in", parent, error))?;
+        let settings = Self {
+            folder,
+            secrets: Vec::new(),
+        };
+        settings.write("pip.py", SCRIPT.as_bytes())?;
+        Ok(settings)
+    }
+
+    /// Writes a file that the container sees under [`ROOT`]`/settings`.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), Fault> {
+        let folder = self.folder.path().join("settings");
+        let path = folder.join(name);
+        let written = || {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)?;
+            fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?
+                .write_all(content)
+        };
+        written().map_err(|error| Fault::file("write", &path, error))
+    }
+
+    /// Writes where packages come from; credentials reach the container in this file alone.
+    pub(crate) fn write_index(&mut self, index: &PackageIndex) -> Result<(), Fault> {
+        let mut lines = String::from("[global]\ntimeout = 60\nretries = 3\n");
+        match (&index.url, &index.credentials) {
+            (Some(url), credentials) => {
+                let url = with_credentials(url, credentials.as_ref())?;
+                lines.push_str(&format!("index-url = {}\n", url.expose()));
+                self.secrets.push(url);
+            }
+            (None, Some(_)) => {
+                return Err(wrong_index(
+                    "there are credentials for a package index, but no address of one",
+                    "name the index, too",
+                ));
+            }
+            (None, None) => {}
+        }
+        if let Some(proxy) = &index.proxy {
+            if proxy
+                .expose()
+                .contains(|c: char| c.is_control() || c.is_whitespace())
+            {
+                return Err(wrong_index(
+                    "the address of the proxy has a space or control character",
+                    "expected http://host:port",
+                ));
+            }
+            lines.push_str(&format!("proxy = {}\n", proxy.expose()));
+        }
+        if let Some(bundle) = &index.ca_bundle {
+            let pem = fs::read(bundle).map_err(|error| Fault::file("read the CA bundle", bundle, error))?;
+            if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+                return Err(wrong_index(
+                    &format!("the CA bundle {} has no certificate", bundle.display()),
+                    "expected a file with certificates in PEM form",
+                ));
+            }
+            self.write("ca.pem", &pem)?;
+        }
+        self.secrets.extend(index.credentials.iter().flat_map(spellings));
+        self.secrets.extend(index.proxy.iter().flat_map(spellings));
+        self.write("pip.conf", lines.as_bytes())
+    }
+
+    /// A folder beside the settings that a container may write to.
+    pub(crate) fn scratch(&self) -> Result<std::path::PathBuf, Fault> {
+        let path = self.folder.path().join("tmp");
+        fs::create_dir(&path).map_err(|error| Fault::file("make", &path, error))?;
+        Ok(path)
+    }
+
+    pub(crate) fn mount(&self) -> Result<Mount, Fault> {
+        sandbox::bind(
+            &self.folder.path().join("settings"),
+            &format!("{ROOT}/settings"),
+            false,
+        )
+    }
+
+    /// Removes every secret from a text.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        self.secrets
+            .iter()
+            .fold(text.to_owned(), |text, secret| secret.redact(&text))
+    }
+}
+
+/// The command that runs pip with the settings; `-I` keeps the image's environment and user folder out.
+pub(crate) fn command(arguments: &[&str]) -> Vec<String> {
+    let script = format!("{ROOT}/settings/pip.py");
+    let (config, bundle) = (
+        format!("{ROOT}/settings/pip.conf"),
+        format!("{ROOT}/settings/ca.pem"),
+    );
+    let fixed = ["python3", "-I", &script, &config, &bundle];
+    let common = [
+        "--no-input",
+        "--no-cache-dir",
+        "--no-color",
+        "--disable-pip-version-check",
+        "--progress-bar=off",
+    ];
+    // Options that every command knows come after the command's name.
+    let (name, rest) = arguments
+        .split_first()
+        .map_or(("help", arguments), |(name, rest)| (*name, rest));
+    fixed
+        .iter()
+        .copied()
+        .chain([name])
+        .chain(common)
+        .chain(rest.iter().copied())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What pip printed last, and whether it succeeded.
+pub(crate) struct Said {
+    pub(crate) exit_code: i64,
+    pub(crate) tail: Vec<String>,
+    /// Every line that tells of a connection that failed, which pip prints long before its last.
+    pub(crate) connection: bool,
+}
+
+/// Runs pip in a container, giving each line of its output to `show`, without secrets.
+pub(crate) async fn run(
+    engine: &Engine,
+    id: &str,
+    settings: &Settings,
+    mut show: impl FnMut(&str),
+) -> Result<Said, Fault> {
+    let (sender, mut receiver) = mpsc::channel::<Output>(256);
+    let mut said = Said {
+        exit_code: -1,
+        tail: Vec::new(),
+        connection: false,
+    };
+    let mut take = |line: &str| {
+        let line = settings.redact(line);
+        said.connection |= is_connection_failure(&line);
+        show(&line);
+        if said.tail.len() == TAIL {
+            said.tail.remove(0);
+        }
+        said.tail.push(line);
+    };
+    let read = async {
+        let mut lines = [Lines::default(), Lines::default()];
+        while let Some(piece) = receiver.recv().await {
+            lines[usize::from(piece.is_error)].push(&piece.bytes, &mut take);
+        }
+        for lines in &mut lines {
+            lines.finish(&mut take);
+        }
+    };
+    let (end, ()) = futures_util::join!(run_to_end(engine, id, None, sender), read);
+    said.exit_code = end?.state.exit_code.unwrap_or(-1);
+    Ok(said)
+}
+
+/// Settings that are common to pip's containers.
+pub(crate) fn with_mounts(
+    mut body: ContainerCreateBody,
+    mounts: Vec<Mount>,
+    read_only: bool,
+) -> ContainerCreateBody {
+    let host = body.host_config.get_or_insert_default();
+    host.mounts = Some(mounts);
+    host.readonly_rootfs = Some(read_only);
+    host.init = Some(false);
+    host.tmpfs = Some([("/tmp".to_owned(), "rw,nosuid,nodev,mode=1777".to_owned())].into());
+    body.working_dir = Some("/tmp".into());
+    body
+}
+
+/// What pip's failure to download means.
+pub(crate) fn download_failure(said: &Said) -> Fault {
+    let text = said.tail.join("\n");
+    let has = |sign: &str| text.contains(sign);
+    let (what, advice) = if has("CERTIFICATE_VERIFY_FAILED") {
+        (
+            "the certificate of the package index is not trusted",
+            "give the certificates to trust as a CA bundle (SSL_CERT_FILE, or `packageIndex` in the configuration)",
+        )
+    } else if has("401") || has("403") || has("Unauthorized") || has("EOF when reading a line") {
+        (
+            "the package index asks for credentials, or refuses those it got",
+            "check the credentials of `packageIndex`",
+        )
+    } else if said.connection {
+        (
+            "the package index cannot be reached",
+            "check its address, and the network and proxy of this machine",
+        )
+    } else if has("ResolutionImpossible") || has("conflicting dependencies") {
+        (
+            "the requirements contradict each other",
+            "loosen one of the versions that pip names",
+        )
+    } else if has("DO NOT MATCH THE HASHES") {
+        (
+            "a package is not the one whose hash the requirements file has",
+            "check where it comes from before you change the hash",
+        )
+    } else if has("Hashes are required in --require-hashes mode") {
+        (
+            "with a hash for one package there must be one for every package, dependencies included",
+            "let `pip-compile --generate-hashes` or `uv pip compile --generate-hashes` write the file",
+        )
+    } else if has("No matching distribution found") || has("Could not find a version") {
+        (
+            "there is no wheel of a package for this Python and this machine",
+            "check its name and version on the index; a package that comes as source alone is not installed: build a wheel of it, or use an image that has it",
+        )
+    } else if has("No module named pip") || has("No module named 'pip'") {
+        (
+            "the image has no pip",
+            "use an image with Python and pip, or leave the requirements file out",
+        )
+    } else if has("No space left on device") {
+        return Fault::told(
+            RuntimeErrorKind::Storage,
+            told("the disk is full", said),
+            "free some space and try again",
+        );
+    } else {
+        ("the packages could not be downloaded", "see what pip said")
+    };
+    Fault::told(RuntimeErrorKind::Dependencies, told(what, said), advice)
+}
+
+/// A message with pip's last lines.
+pub(crate) fn told(what: &str, said: &Said) -> String {
+    format!(
+        "{what} (pip ended with status {}); pip said last:\n  {}",
+        said.exit_code,
+        said.tail.join("\n  ")
+    )
+}
+
+fn is_connection_failure(line: &str) -> bool {
+    [
+        "Retrying (Retry",
+        "NewConnectionError",
+        "Max retries exceeded",
+        "ProxyError",
+        "Connection refused",
+        "Read timed out",
+    ]
+    .iter()
+    .any(|sign| line.contains(sign))
+}
+
+/// The address with user and password in it, as pip reads it; percent-encoded (RFC 3986, section 3.2.1).
+fn with_credentials(url: &str, credentials: Option<&Secret>) -> Result<Secret, Fault> {
+    let wrong = |reason| {
+        wrong_index(
+            reason,
+            "expected https://host/path, and credentials apart from it",
+        )
+    };
+    if url.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(wrong(
+            "the address of the package index has a space or control character",
+        ));
+    }
+    let parts = url
+        .split_once("://")
+        .filter(|(scheme, rest)| ["https", "http"].contains(scheme) && !rest.is_empty());
+    let Some((scheme, rest)) = parts else {
+        return Err(wrong("the address of the package index is none of http or https"));
+    };
+    if rest.split('/').next().unwrap_or_default().contains('@') {
+        return Err(wrong(
+            "the address of the package index has credentials in it, where they would be shown",
+        ));
+    }
+    let Some(credentials) = credentials else {
+        return Ok(Secret::new(url.to_owned()));
+    };
+    let Some((user, password)) = credentials.expose().split_once(':') else {
+        return Err(wrong_index(
+            "the credentials of the package index have no `:`",
+            "expected user:password; for a token, __token__:<token>",
+        ));
+    };
+    Ok(Secret::new(format!(
+        "{scheme}://{}:{}@{rest}",
+        percent_encoded(user),
+        percent_encoded(password)
+    )))
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// How a secret may show up in a text: whole, encoded, and the password alone.
+fn spellings(secret: &Secret) -> Vec<Secret> {
+    let text = secret.expose();
+    let authority = text.split_once("://").map_or(text, |(_, rest)| {
+        rest.rsplit_once('@').map_or("", |(user, _)| user)
+    });
+    let password = authority.split_once(':').map_or("", |(_, password)| password);
+    [
+        text,
+        authority,
+        &percent_encoded(text),
+        password,
+        &percent_encoded(password),
+    ]
+    .into_iter()
+    .filter(|text| text.len() > 3)
+    .map(|text| Secret::new(text.to_owned()))
+    .collect()
+}
+
+fn wrong_index(message: &str, advice: &str) -> Fault {
+    Fault::told(RuntimeErrorKind::Dependencies, message, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn credentials_are_in_one_private_file_and_in_no_text() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut settings = Settings::new(parent.path()).unwrap();
+        let index = PackageIndex {
+            url: Some("https://example.org/simple".into()),
+            credentials: Some(Secret::new("user:p@ss/word%".into())),
+            ca_bundle: None,
+            proxy: Some(Secret::new("http://me:hunter2@proxy:3128".into())),
+        };
+        settings.write_index(&index).unwrap();
+        let path = settings.folder.path().join("settings/pip.conf");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.contains("index-url = https://user:p%40ss%2Fword%25@example.org/simple\n"),
+            "{text}"
+        );
+        assert!(text.contains("proxy = http://me:hunter2@proxy:3128\n"));
+        for line in [
+            "Looking in indexes: https://user:p%40ss%2Fword%25@example.org/simple",
+            "error for user:p@ss/word% and p@ss/word%",
+            "proxy http://me:hunter2@proxy:3128 said no to me:hunter2",
+        ] {
+            let shown = settings.redact(line);
+            assert!(
+                !shown.contains("hunter2") && !shown.contains("ss/word") && !shown.contains("ss%2Fword"),
+                "{shown}"
+            );
+        }
+        let folder = settings.folder.path().to_owned();
+        drop(settings);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn an_index_that_could_smuggle_settings_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let refused = |url: &str, credentials: Option<&str>| {
+            let credentials = credentials.map(|text| Secret::new(text.into()));
+            let index = PackageIndex {
+                url: Some(url.into()),
+                credentials,
+                ..PackageIndex::default()
+            };
+            Settings::new(parent.path())
+                .unwrap()
+                .write_index(&index)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(refused("https://example.org/\ntrusted-host = x", None).contains("control character"));
+        assert!(refused("https://u:p@example.org/", None).contains("credentials in it"));
+        assert!(refused("file:///x", None).contains("none of http"));
+        assert!(refused("https://example.org/", Some("token")).contains("no `:`"));
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        let failure = |lines: &[&str], connection| {
+            let said = Said {
+                exit_code: 1,
+                tail: lines.iter().map(|&line| line.to_owned()).collect(),
+                connection,
+            };
+            download_failure(&said).to_string()
+        };
+        let missing =
+            "ERROR: Could not find a version that satisfies the requirement nope (from versions: none)";
+        assert!(failure(&[missing], false).starts_with("there is no wheel"));
+        assert!(failure(&[missing], true).starts_with("the package index cannot be reached"));
+        assert!(
+            failure(&["/usr/bin/python3: No module named pip"], false).starts_with("the image has no pip")
+        );
+        assert!(
+            failure(&["SSLError(... CERTIFICATE_VERIFY_FAILED ...)", missing], true)
+                .starts_with("the certificate")
+        );
+    }
+}
