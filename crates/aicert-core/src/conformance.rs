@@ -4,4 +4,5 @@
 //! the real thing; each documents what it needs and panics with the rule that was broken.
 
 pub mod cloud;
+pub mod input;
 pub mod tpm;
