@@ -31,15 +31,11 @@ pub(crate) fn inputs() -> Vec<Arc<dyn InputSource>> {
 
 /// The container engine; `cache` is a folder that it may keep things in.
 #[cfg(feature = "docker")]
+#[expect(clippy::unnecessary_wraps, reason = "without Docker there is an error")]
 pub(crate) fn runtime(cache: &Path) -> Result<Arc<dyn Runtime>, Failure> {
     use aicert_runtime_docker::{DockerConfig, DockerRuntime};
     let config = DockerConfig::new().with_cache_dir(cache);
-    let runtime = DockerRuntime::new(config).map_err(|error| {
-        Failure::new(Exit::DoesNotHold, error.message())
-            .maybe_help(error.advice())
-            .with_causes_of(&error)
-    })?;
-    Ok(Arc::new(runtime))
+    Ok(Arc::new(DockerRuntime::new(config)))
 }
 
 /// The container engine.

@@ -195,6 +195,7 @@ pub(crate) struct Staged {
     outputs: Option<(PathBuf, PathBuf)>,
     manifest: bool,
     replace: bool,
+    stale: Vec<PathBuf>,
     check: Result<Verified<Certificate>, Rejection>,
     certificate: Certificate,
 }
@@ -263,7 +264,13 @@ fn stage(
         .transpose()?;
     let folder = outputs.as_ref().map(|(partial, _)| partial.as_path());
     let check = self_check(proof.as_bytes(), nonce, root_pem.as_deref(), folder, &outcome.manifest)?;
+    let stale = targets
+        .files()
+        .filter(|target| targets.replace && !files_to_publish.iter().any(|(_, to)| to == *target))
+        .cloned()
+        .collect();
     Ok(Staged {
+        stale,
         files: files_to_publish,
         outputs,
         manifest: !outcome.manifest.is_empty(),
@@ -309,6 +316,10 @@ impl Staged {
         };
         if let Some((from, to)) = &self.outputs {
             files::publish_folder(from, to).map_err(|error| fail(to, error))?;
+        }
+        // What an older proof had beside it belongs to nothing now.
+        for stale in &self.stale {
+            files::remove(stale).map_err(|error| fail(stale, error))?;
         }
         for (from, to) in &self.files {
             files::publish(from, to, self.replace).map_err(|error| fail(to, error))?;

@@ -5,7 +5,10 @@ use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    if let (Some((name, value)), Ok(program)) = (aicert_cli::needed_environment(&arguments), std::env::current_exe()) {
+    if let (Some((name, value)), Ok(program)) = (
+        aicert_cli::needed_environment(&arguments),
+        std::env::current_exe(),
+    ) {
         let mut command = Command::new(program);
         if let Some(first) = arguments.first() {
             command.arg0(first);

@@ -1,0 +1,186 @@
+//! Holds the JSON Schema of `aicert.yaml` to the code that reads it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use aicert_core::config::known_keys;
+use aicert_core::spec::JobSpec;
+use serde_json::Value;
+
+const SCHEMA: &str = include_str!("../../../schema/aicert.schema.json");
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA).unwrap()
+}
+
+/// Whether the schema and the code accept a configuration: they must agree.
+fn verdicts(text: &str) -> (Result<(), String>, Result<(), String>) {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let by_schema = serde_saphyr::from_str::<Value>(text)
+        .map_err(|error| error.to_string())
+        .and_then(|value| validator.validate(&value).map_err(|error| error.to_string()));
+    let environment = |name: &str| (name == "TOKEN").then(|| "secret".to_owned());
+    let by_code = JobSpec::from_yaml(text, Path::new("/base"), &environment)
+        .map(drop)
+        .map_err(|error| error.to_string());
+    (by_schema, by_code)
+}
+
+#[test]
+fn the_keys_are_the_same() {
+    let schema = schema();
+    for (section, keys) in known_keys() {
+        let pointer = match section {
+            "" => "/properties".to_owned(),
+            "resource" => "/properties/resources/items/properties".to_owned(),
+            section => format!("/properties/{section}/properties"),
+        };
+        let described: BTreeSet<_> = schema
+            .pointer(&pointer)
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(described, keys.iter().copied().collect(), "section {section:?}");
+    }
+}
+
+#[test]
+fn the_template_and_the_examples_are_accepted_by_both() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut texts = vec![aicert_cli::template().to_owned()];
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let file = entry.unwrap().path().join("aicert.yaml");
+        if file.is_file() {
+            // The demo fills in where it is.
+            texts.push(std::fs::read_to_string(file).unwrap().replace("@DEMO@", "/demo"));
+        }
+    }
+    assert!(texts.len() > 1, "there are no examples");
+    // What the template has as comments must be right too.
+    let commented = aicert_cli::template()
+        .replace("# resources:", "resources:")
+        .replace("#   - type", "  - type")
+        .replace("#     ", "    ");
+    texts.push(commented);
+    for text in texts {
+        let (by_schema, by_code) = verdicts(&text);
+        assert_eq!(by_schema, Ok(()), "{text}");
+        assert_eq!(by_code, Ok(()), "{text}");
+    }
+}
+
+#[test]
+fn schema_and_code_agree() {
+    const SOURCE: &str = "source: {type: git, gitRepo: https://example.org/code}";
+    const MACHINE: &str = "machine: {provider: local, tpm: swtpm}";
+    let python = |line: &str| format!("kind: python\npythonVersion: 11\n{SOURCE}\n{MACHINE}\n{line}");
+    let source = |source: &str| format!("kind: python\npythonVersion: 11\n{MACHINE}\nsource: {source}");
+    let resource = |resource: &str| python(&format!("resources: [{resource}]"));
+    let machine = |machine: &str| format!("kind: python\npythonVersion: 11\n{SOURCE}\nmachine: {machine}");
+    let container = |lines: &str| format!("kind: container\n{SOURCE}\n{MACHINE}\n{lines}");
+    let version = |version: &str| format!("kind: python\npythonVersion: {version}\n{SOURCE}\n{MACHINE}");
+    let good = [
+        python(""),
+        version("\"3.11\""),
+        version("'12'"),
+        format!("kind: python\nbaseImage: python:3.11\n{SOURCE}\n{MACHINE}"),
+        format!(
+            "kind: python\npythonVersion: 11\n{MACHINE}\ncommand: [python3, -V]\nresources: [{{type: directory, path: x}}]"
+        ),
+        python("command: [python3, x.py, 3, 1.5, true]"),
+        python("environment: {A: 1, B: text, C: true, _d: ''}"),
+        python("outputs: /workspace/model"),
+        python("gpus: all"),
+        python("gpus: 2"),
+        python("gpus: [GPU-1, MIG-2]"),
+        python("limits: {memory: 8GiB, processes: 10, time: 1h30m}"),
+        python("packageIndex: {url: https://x.org, credentialsEnv: TOKEN, caBundle: x.pem, proxyEnv: TOKEN}"),
+        container("image: x"),
+        container("image: x.org:5000/a/b@sha256:0123\ncommand: [a]"),
+        source("{type: directory, path: ~/x, name: x}"),
+        source("{type: git, gitRepo: git@x.org:a/b, sshKey: k, sshKeyPassphraseEnv: TOKEN, branch: 1.10}"),
+        source(
+            "{type: git, gitRepo: ./x, commit: 0123456789012345678901234567890123456789, submodules: false}",
+        ),
+        resource(
+            "{type: file, url: 'file:///x', destinationPath: a/b, sha256: 0123456789012345678901234567890123456789012345678901234567890123}",
+        ),
+        resource("{type: git, gitRepo: ssh://git@x.org/y, tag: v1}"),
+        resource("{type: file, url: https://x.org/y, tokenEnv: TOKEN}"),
+        machine("{provider: local, tpm: device, akHandle: 0x81000003, akCertificates: [a]}"),
+        machine(
+            "{provider: local, tpm: device, akHandle: '0x81000003', akCertificates: [a], path: /dev/tpmrm1}",
+        ),
+    ];
+    for text in good {
+        let (by_schema, by_code) = verdicts(&text);
+        assert_eq!(by_code, Ok(()), "{text}");
+        assert_eq!(by_schema, Ok(()), "{text}");
+    }
+    let bad = [
+        String::from("{}"),
+        python("colour: red"),
+        python("limits: {ram: 1GiB}"),
+        python("packageIndex: {uri: x}"),
+        source("{type: git, gitRepo: https://x.org/y, colour: red}"),
+        resource("{type: file, url: https://x.org/y, colour: red}"),
+        machine("{provider: local, tpm: swtpm, colour: red}"),
+        version("3.11"),
+        version("3"),
+        version("'2.7'"),
+        python("baseImage: x"),
+        python("image: x"),
+        python("kind2: x"),
+        format!("kind: python\npythonVersion: 11\n{MACHINE}"),
+        format!("kind: container\nimage: x\n{MACHINE}"),
+        format!("kind: container\nimage: x\n{MACHINE}\nresources: []"),
+        format!("kind: python\npythonVersion: 11\n{SOURCE}"),
+        container("command: [x]"),
+        container("image: x\npythonVersion: 11"),
+        container("image: x\nrequirements: y"),
+        container("image: '-x'"),
+        python("command: python x.py"),
+        python("command: []"),
+        python("command: [x]\npythonEntryPoint: y"),
+        python("environment: {A-B: 1}"),
+        python("environment: [A]"),
+        python("environment: {A: }"),
+        python("outputs: /workspace/src"),
+        python("outputs: /tmp"),
+        python("gpus: 0"),
+        python("gpus: none"),
+        python("gpus: []"),
+        python("gpus: [GPU-1, GPU-1]"),
+        python("limits: {memory: 8}"),
+        python("limits: {processes: 0}"),
+        python("limits: {time: 2}"),
+        python("limits:"),
+        source("{type: huggingface, path: x}"),
+        source("{type: git}"),
+        source("{type: git, gitRepo: https://x.org/y, branch: a, tag: b}"),
+        source("{type: git, gitRepo: ftp://x.org/y}"),
+        source("{type: git, gitRepo: https://x.org/y, commit: abc}"),
+        source("{type: git, gitRepo: https://x.org/y, path: z}"),
+        source("{type: git, gitRepo: git@x.org:a/b, sshKeyPassphraseEnv: TOKEN}"),
+        source("{type: directory, path: x, submodules: true}"),
+        resource("{type: file}"),
+        resource("{type: file, url: https://x.org/y, sha256: abc}"),
+        resource("{type: directory, path: x, tokenEnv: TOKEN}"),
+        resource("{url: https://x.org/y}"),
+        machine("{provider: azure, tpm: device}"),
+        machine("{provider: local}"),
+        machine("{provider: local, tpm: device}"),
+        machine("{provider: local, tpm: device, akHandle: 1, akCertificates: [a]}"),
+        machine("{provider: local, tpm: device, akHandle: 0x81000003, akCertificates: []}"),
+        machine("{provider: local, tpm: swtpm, akHandle: 0x81000003}"),
+        machine("{provider: local, tpm: device, akHandle: 0x81000003, akCertificates: [a], path: tpm0}"),
+    ];
+    for text in bad {
+        let (by_schema, by_code) = verdicts(&text);
+        assert!(by_code.is_err(), "the code accepts\n{text}");
+        assert!(by_schema.is_err(), "the schema accepts\n{text}");
+    }
+}
