@@ -172,3 +172,98 @@ pub(crate) fn read_signature(bytes: &[u8]) -> Result<(u16, Signature<'_>), Signa
     reader.finish()?;
     Ok((scheme, signature))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A quote over PCRs 0 to 15 of the SHA-256 bank, written out by hand from part 2 of the specification.
+    fn quote() -> Vec<u8> {
+        let mut bytes = hex::decode("ff5443478018").unwrap();
+        bytes.extend([0, 34, 0, 0x0b].iter().chain(&[0x11; 32]));
+        bytes.extend([0, 4, 1, 2, 3, 4]);
+        bytes.extend(hex::decode("00000000000003e8000000020000000100").unwrap()); // clock 1000, reset 2, restart 1, not safe
+        bytes.extend([0; 8]);
+        bytes.extend(hex::decode("00000001000b03ffff00").unwrap());
+        bytes.extend([0, 32].iter().chain(&[0x22; 32]));
+        bytes
+    }
+
+    #[test]
+    fn a_quote_is_read_to_its_last_byte() {
+        let attest = Attest::parse(&quote()).unwrap();
+        assert_eq!(
+            (attest.clock, attest.reset_count, attest.restart_count),
+            (1000, 2, 1)
+        );
+        assert_eq!(attest.extra_data, [1, 2, 3, 4]);
+        assert_eq!(attest.selections, [(0x000b, PcrIndex::quoted().collect())]);
+        assert_eq!(attest.pcr_digest, [0x22; 32]);
+        for end in 0..quote().len() {
+            assert!(Attest::parse(&quote()[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn counts_and_sizes_are_bounded_before_anything_is_read() {
+        let count = quote().len() - 34 - 10;
+        for (offset, value, field) in [
+            (count, &[0xff, 0xff, 0xff, 0xff][..], "pcrSelect.count"),
+            (count + 6, &[5], "pcrSelect.sizeofSelect"),
+            (6, &[0xff, 0xff], "qualifiedSigner"),
+        ] {
+            let mut bytes = quote();
+            bytes[offset..offset + value.len()].copy_from_slice(value);
+            let error = Attest::parse(&bytes).unwrap_err();
+            assert!(
+                matches!(error, AttestError::Malformed(MarshalError::TooLarge { field: f, .. }) if f == field),
+                "{error:?}"
+            );
+        }
+        let mut bytes = quote();
+        let safe = count - 9;
+        bytes[safe] = 2;
+        assert!(matches!(
+            Attest::parse(&bytes),
+            Err(AttestError::Malformed(MarshalError::Value { .. }))
+        ));
+    }
+
+    #[test]
+    fn a_selection_of_a_pcr_above_23_is_refused() {
+        let mut bytes = quote();
+        let size = bytes.len() - 34 - 4;
+        bytes[size] = 4;
+        bytes.insert(size + 4, 1);
+        let error = Attest::parse(&bytes).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                AttestError::Malformed(MarshalError::Value { found: 24, .. })
+            ),
+            "{error:?}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn reading_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Attest::parse(&bytes);
+            let _ = read_signature(&bytes);
+            let _ = crate::key::PublicArea::parse(&bytes);
+        }
+
+        #[test]
+        fn reading_a_quote_with_changes_never_panics(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let mut bytes = quote();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = Attest::parse(&bytes);
+        }
+    }
+}

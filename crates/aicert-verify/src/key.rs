@@ -1,9 +1,11 @@
 //! Step 3: the attestation key is one that only signs what its TPM made, and is the key that was certified.
 //!
 //! The certificates vouch for the key itself. The rest of its public area (TPM 2.0 Library, part 2, section 12.2.4), its
-//! attributes above all, is bound to the quote: the TPM signs the key's *qualified name*, a hash over the public area
-//! and its place below a hierarchy (part 1, section 26.6; part 2, section 10.12.8). The key must be a primary key of the endorsement hierarchy, which the
-//! keys of Azure and Compute Engine are; a key below another cannot be recomputed from what a proof holds, and is refused.
+//! attributes above all, is bound to the quote: the TPM signs the key's *qualified name*, a hash over the key's name and
+//! its place below a hierarchy (part 1, chapter "Names"; part 2, section 10.12.8). The key must be a primary key of the
+//! endorsement hierarchy, as the keys of Azure and Compute Engine are; the qualified name of a key below another cannot
+//! be recomputed from what a proof holds, and is refused. Keys of other hierarchies would be of no use: in what they
+//! sign, the TPM obfuscates the reset and restart counts (part 1, chapter "Attestation").
 
 use sha2::{Digest as _, Sha256};
 
@@ -122,7 +124,7 @@ impl PublicArea {
         })
     }
 
-    /// The key's name: its name algorithm and the hash of its public area (TPM 2.0 Library, part 1, section 16).
+    /// The key's name: its name algorithm and the hash of its public area (TPM 2.0 Library, part 1, chapter "Names").
     pub fn name(&self) -> &[u8; 34] {
         &self.name
     }

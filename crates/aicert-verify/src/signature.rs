@@ -1,11 +1,15 @@
 //! Public keys and signatures in pure Rust: RSA (PKCS #1 v1.5 and PSS) and ECDSA over P-256 and P-384, with SHA-2.
 
+mod certificate;
+
 use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
-use pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id};
+use pki_types::alg_id;
 use rsa::pkcs1::DecodeRsaPublicKey as _;
 use rsa::traits::PublicKeyParts as _;
 use rsa::{BigUint, Pkcs1v15Sign, RsaPublicKey};
 use sha2::{Sha256, Sha384, Sha512};
+
+pub(crate) use certificate::{CERTIFICATE_ALGORITHMS, CertificateScheme};
 
 /// A hash algorithm that signatures may use. SHA-1 is not among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +182,7 @@ impl PublicKey {
     }
 }
 
-/// TPMs make PSS salts either as long as the digest or as long as the key allows (TPM 2.0 Library, part 1, annex B.7).
+/// TPMs make PSS salts either as long as the digest or as long as the key allows (TPM 2.0 Library, part 1, annex B).
 fn verifies_pss(key: &RsaPublicKey, hash: Hash, hashed: &[u8], signature: &[u8]) -> bool {
     // The `rsa` crate does not compare with the modulus here: a signature plus the modulus would be a second spelling.
     if BigUint::from_bytes_be(signature) >= *key.n() {
@@ -241,156 +245,101 @@ impl Signature<'_> {
     }
 }
 
-/// A kind of signature that certificates may carry.
-#[derive(Debug)]
-pub(crate) struct CertificateAlgorithm {
-    key: KeyKind,
-    hash: Hash,
-    signature_id: AlgorithmIdentifier,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p384::ecdsa::signature::Signer as _;
+    use rsa::RsaPrivateKey;
+    use rsa::rand_core::OsRng;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeyKind {
-    Rsa,
-    P256,
-    P384,
-}
+    #[test]
+    fn rsa_signatures_hold_for_their_scheme_hash_and_message_only() {
+        let private = RsaPrivateKey::new(&mut OsRng, 2048).unwrap();
+        let key = PublicKey::checked_rsa(private.to_public_key()).unwrap();
+        let hashed = Hash::Sha256.of([&b"message"[..]]);
+        let hash = Hash::Sha256;
 
-/// Everything that certificates may be signed with. SHA-1 and MD5 are not among them.
-pub(crate) static CERTIFICATE_ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
-    &RSA_SHA256,
-    &RSA_SHA384,
-    &RSA_SHA512,
-    &P256_SHA256,
-    &P256_SHA384,
-    &P384_SHA256,
-    &P384_SHA384,
-];
-
-static RSA_SHA256: CertificateAlgorithm = CertificateAlgorithm {
-    key: KeyKind::Rsa,
-    hash: Hash::Sha256,
-    signature_id: alg_id::RSA_PKCS1_SHA256,
-};
-static RSA_SHA384: CertificateAlgorithm = CertificateAlgorithm {
-    key: KeyKind::Rsa,
-    hash: Hash::Sha384,
-    signature_id: alg_id::RSA_PKCS1_SHA384,
-};
-static RSA_SHA512: CertificateAlgorithm = CertificateAlgorithm {
-    key: KeyKind::Rsa,
-    hash: Hash::Sha512,
-    signature_id: alg_id::RSA_PKCS1_SHA512,
-};
-static P256_SHA256: CertificateAlgorithm = CertificateAlgorithm {
-    key: KeyKind::P256,
-    hash: Hash::Sha256,
-    signature_id: alg_id::ECDSA_SHA256,
-};
-static P256_SHA384: CertificateAlgorithm = CertificateAlgorithm {
-    key: KeyKind::P256,
-    hash: Hash::Sha384,
-    signature_id: alg_id::ECDSA_SHA384,
-};
-static P384_SHA256: CertificateAlgorithm = CertificateAlgorithm {
-    key: KeyKind::P384,
-    hash: Hash::Sha256,
-    signature_id: alg_id::ECDSA_SHA256,
-};
-static P384_SHA384: CertificateAlgorithm = CertificateAlgorithm {
-    key: KeyKind::P384,
-    hash: Hash::Sha384,
-    signature_id: alg_id::ECDSA_SHA384,
-};
-
-impl SignatureVerificationAlgorithm for CertificateAlgorithm {
-    fn verify_signature(
-        &self,
-        public_key: &[u8],
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), InvalidSignature> {
-        let key = match self.key {
-            KeyKind::Rsa => RsaPublicKey::from_pkcs1_der(public_key)
-                .map_err(|_| KeyError::Invalid)
-                .and_then(PublicKey::checked_rsa),
-            KeyKind::P256 => PublicKey::p256(public_key),
-            KeyKind::P384 => PublicKey::p384(public_key),
-        };
-        let key = key.map_err(|_| InvalidSignature)?;
-        if verifies_certificate(&key, self.hash, message, signature) {
-            Ok(())
-        } else {
-            Err(InvalidSignature)
-        }
-    }
-
-    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
-        match self.key {
-            KeyKind::Rsa => alg_id::RSA_ENCRYPTION,
-            KeyKind::P256 => alg_id::ECDSA_P256,
-            KeyKind::P384 => alg_id::ECDSA_P384,
-        }
-    }
-
-    fn signature_alg_id(&self) -> AlgorithmIdentifier {
-        self.signature_id
-    }
-}
-
-/// How a certificate says that it is signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CertificateScheme {
-    Rsa(Hash),
-    Ecdsa(Hash),
-}
-
-impl CertificateScheme {
-    /// The scheme of the content of an `AlgorithmIdentifier`; nothing for SHA-1 and what is not known.
-    pub(crate) fn from_algorithm(content: &[u8]) -> Option<Self> {
-        let hash_of = |known: &[&'static CertificateAlgorithm]| {
-            known
-                .iter()
-                .find(|algorithm| algorithm.signature_id.as_ref() == content)
-                .map(|algorithm| algorithm.hash)
-        };
-        hash_of(&[&RSA_SHA256, &RSA_SHA384, &RSA_SHA512])
-            .map(Self::Rsa)
-            .or_else(|| hash_of(&[&P256_SHA256, &P256_SHA384]).map(Self::Ecdsa))
-    }
-
-    pub(crate) fn verifies(self, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
-        match (self, key) {
-            (Self::Rsa(hash), PublicKey::Rsa(_))
-            | (Self::Ecdsa(hash), PublicKey::P256(_) | PublicKey::P384(_)) => {
-                verifies_certificate(key, hash, message, signature)
+        let pkcs1 = private.sign(Pkcs1v15Sign::new::<Sha256>(), &hashed).unwrap();
+        assert!(key.verifies(b"message", &Signature::Pkcs1 { hash, bytes: &pkcs1 }));
+        assert!(!key.verifies(b"another", &Signature::Pkcs1 { hash, bytes: &pkcs1 }));
+        assert!(!key.verifies(
+            b"message",
+            &Signature::Pkcs1 {
+                hash: Hash::Sha384,
+                bytes: &pkcs1
             }
-            _ => false,
-        }
-    }
-}
+        ));
+        assert!(!key.verifies(b"message", &Signature::Pss { hash, bytes: &pkcs1 }));
+        assert!(!key.verifies(
+            b"message",
+            &Signature::Pkcs1 {
+                hash,
+                bytes: &[&[0], &pkcs1[..]].concat()
+            }
+        ));
 
-/// Certificates carry ECDSA signatures as DER (RFC 3279, section 2.2.3), which has one spelling for each signature.
-fn verifies_certificate(key: &PublicKey, hash: Hash, message: &[u8], signature: &[u8]) -> bool {
-    let scalars = match key {
-        PublicKey::Rsa(_) => {
-            return key.verifies(
-                message,
-                &Signature::Pkcs1 {
-                    hash,
-                    bytes: signature,
-                },
+        // TPMs salt with as many bytes as the digest has, or as many as fit: 256 - 32 - 2.
+        for salt in [32, 222] {
+            let pss = private
+                .sign_with_rng(&mut OsRng, rsa::Pss::new_with_salt::<Sha256>(salt), &hashed)
+                .unwrap();
+            assert!(
+                key.verifies(b"message", &Signature::Pss { hash, bytes: &pss }),
+                "{salt}"
             );
+            assert!(!key.verifies(b"another", &Signature::Pss { hash, bytes: &pss }));
+            assert!(!key.verifies(b"message", &Signature::Pkcs1 { hash, bytes: &pss }));
+            // The same signature, spelled with the modulus added, where that fits.
+            let twin = (BigUint::from_bytes_be(&pss) + private.n()).to_bytes_be();
+            assert!(twin.len() != 256 || !key.verifies(b"message", &Signature::Pss { hash, bytes: &twin }));
         }
-        PublicKey::P256(_) => {
-            p256::ecdsa::Signature::from_der(signature).map(|signature| signature.to_bytes().to_vec())
-        }
-        PublicKey::P384(_) => {
-            p384::ecdsa::Signature::from_der(signature).map(|signature| signature.to_bytes().to_vec())
-        }
-    };
-    scalars.is_ok_and(|scalars| {
-        let (r, s) = scalars.split_at(scalars.len() / 2);
-        key.verifies(message, &Signature::Ecdsa { hash, r, s })
-    })
+        let odd = private
+            .sign_with_rng(&mut OsRng, rsa::Pss::new_with_salt::<Sha256>(20), &hashed)
+            .unwrap();
+        assert!(!key.verifies(b"message", &Signature::Pss { hash, bytes: &odd }));
+    }
+
+    #[test]
+    fn p384_signatures_hold_in_certificates_and_from_tpms() {
+        let private = p384::ecdsa::SigningKey::from_slice(&[7; 48]).unwrap();
+        let point = private.verifying_key().to_encoded_point(false);
+        let key = PublicKey::ecc(Curve::P384, point.x().unwrap(), point.y().unwrap()).unwrap();
+        let signature: p384::ecdsa::Signature = private.sign(b"message");
+        let (r, s) = (signature.r().to_bytes(), signature.s().to_bytes());
+        let hash = Hash::Sha384;
+        assert!(key.verifies(b"message", &Signature::Ecdsa { hash, r: &r, s: &s }));
+        assert!(!key.verifies(b"message", &Signature::Ecdsa { hash, r: &s, s: &r }));
+        assert!(!key.verifies(
+            b"message",
+            &Signature::Ecdsa {
+                hash: Hash::Sha256,
+                r: &r,
+                s: &s
+            }
+        ));
+        assert!(!key.verifies(
+            b"message",
+            &Signature::Ecdsa {
+                hash,
+                r: &[0; 48],
+                s: &s
+            }
+        ));
+        let der = signature.to_der();
+        let in_certificate =
+            |hash, message| CertificateScheme::Ecdsa(hash).verifies(&key, message, der.as_bytes());
+        assert!(in_certificate(Hash::Sha384, b"message"));
+        assert!(!in_certificate(Hash::Sha256, b"message"));
+        assert!(!in_certificate(Hash::Sha384, b"other"));
+        assert!(!CertificateScheme::Rsa(hash).verifies(&key, b"message", der.as_bytes()));
+    }
+
+    #[test]
+    fn coordinates_longer_than_the_field_are_refused() {
+        assert_eq!(
+            PublicKey::ecc(Curve::P256, &[1; 33], &[1; 32]),
+            Err(KeyError::Invalid)
+        );
+        assert_eq!(PublicKey::p256(&[2; 33]), Err(KeyError::Invalid));
+    }
 }

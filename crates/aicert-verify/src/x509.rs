@@ -180,3 +180,18 @@ fn shorten(name: &str) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn reading_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Certificate::from_der(&bytes).is_err());
+            prop_assert!(Certificate::from_der(&[&[0x30, 0x81, 200], &bytes[..]].concat()).is_err());
+            prop_assert!(crate::TrustAnchors::pinned().with_root(&bytes).is_err());
+        }
+    }
+}

@@ -23,7 +23,13 @@ fn an_empty_boot_log_with_boot_pcrs_that_are_not_zero_is_refused() {
 #[test]
 fn a_boot_log_that_cannot_be_replayed_yet_is_refused() {
     refused!(
-        check(&Recipe { boot_event_log: vec![0; 100], ..Recipe::default() }.build()),
+        check(
+            &Recipe {
+                boot_event_log: vec![0; 100],
+                ..Recipe::default()
+            }
+            .build()
+        ),
         Cause::Boot(BootFault::LogNotSupported { found: 100 }),
         "a boot log of 100 bytes"
     );

@@ -14,7 +14,10 @@ fn an_honest_proof_is_accepted_and_says_that_it_is_simulated() {
     assert_eq!(verified.certificate(), &certificate);
     assert!(verified.is_simulated() && verified.platform().simulated && verified.is_of_a_model());
     assert_eq!(verified.chain().platform(), PlatformKind::LocalCa);
-    assert_eq!(verified.chain().subjects(), ["CN=ak", "CN=Test CA", "CN=Test Root"]);
+    assert_eq!(
+        verified.chain().subjects(),
+        ["CN=ak", "CN=Test CA", "CN=Test Root"]
+    );
     assert_eq!(verified.inputs().len(), 2);
     assert_eq!(verified.log().opened.tool.version, "0.1.0");
     assert_eq!(verified.events().len(), 12);
@@ -24,7 +27,10 @@ fn an_honest_proof_is_accepted_and_says_that_it_is_simulated() {
 
 #[test]
 fn a_proof_over_the_sha384_bank_is_accepted() {
-    let recipe = Recipe { bank: aicert_core::tpm::PcrBank::Sha384, ..Recipe::default() };
+    let recipe = Recipe {
+        bank: aicert_core::tpm::PcrBank::Sha384,
+        ..Recipe::default()
+    };
     check(&recipe.build()).unwrap();
 }
 
@@ -44,7 +50,14 @@ fn a_proof_answers_the_challenge_that_was_posed_or_is_refused() {
 #[test]
 fn everything_wrong_is_reported_at_once_with_step_and_party() {
     let mut certificate = Recipe {
-        chain: vec![Cert { until: NOW - 1, ..Cert::leaf("ak", "Other Root") }.der(), Cert::ca("Other Root", "Other Root").der()],
+        chain: vec![
+            Cert {
+                until: NOW - 1,
+                ..Cert::leaf("ak", "Other Root")
+            }
+            .der(),
+            Cert::ca("Other Root", "Other Root").der(),
+        ],
         attributes: AK_ATTRIBUTES & !0x1_0000,
         extra_data: Some(vec![0; 32]),
         boot_event_log: vec![1],
@@ -53,17 +66,38 @@ fn everything_wrong_is_reported_at_once_with_step_and_party() {
     .build();
     certificate.inputs[0].name = "other".into();
     let rejection = check(&certificate).unwrap_err();
-    let steps: Vec<_> = rejection.failures().iter().map(|failure| failure.step()).collect();
+    let steps: Vec<_> = rejection
+        .failures()
+        .iter()
+        .map(|failure| failure.step())
+        .collect();
     assert_eq!(
         steps,
-        [Step::Chain, Step::Chain, Step::AttestationKey, Step::Quote, Step::BootLog, Step::Summaries],
+        [
+            Step::Chain,
+            Step::Chain,
+            Step::AttestationKey,
+            Step::Quote,
+            Step::BootLog,
+            Step::Summaries
+        ],
         "{rejection}"
     );
-    assert!(rejection.failures().iter().any(|failure| failure.party() == Party::Builder));
+    assert!(
+        rejection
+            .failures()
+            .iter()
+            .any(|failure| failure.party() == Party::Builder)
+    );
     let json = serde_json::to_value(&rejection).unwrap();
     assert_eq!(json[0]["step"], "chain");
     assert_eq!(json[0]["cause"], "Expired");
-    assert!(json.as_array().unwrap().iter().all(|failure| !failure["advice"].as_str().unwrap().is_empty()));
+    assert!(
+        json.as_array()
+            .unwrap()
+            .iter()
+            .all(|failure| !failure["advice"].as_str().unwrap().is_empty())
+    );
 }
 
 #[test]
@@ -71,10 +105,24 @@ fn what_is_not_a_proof_is_refused_when_it_is_read() {
     let text = Recipe::default().build().to_json();
     for (bytes, cause) in [
         (b"".to_vec(), "EOF"),
-        (text.replacen("\"v1\"", "\"v2\"", 1).into_bytes(), "unknown variant `v2`"),
-        (text.replacen("\"result\"", "\"more\": 1,\n  \"result\"", 1).into_bytes(), "unknown field `more`"),
-        (text.replacen("\"timestamp\": null", "\"timestamp\": 1", 1).into_bytes(), "line"),
-        (vec![b' '; aicert_core::certificate::SIZE_LIMIT + 1], "at most 67108864"),
+        (
+            text.replacen("\"v1\"", "\"v2\"", 1).into_bytes(),
+            "unknown variant `v2`",
+        ),
+        (
+            text.replacen("\"result\"", "\"more\": 1,\n  \"result\"", 1)
+                .into_bytes(),
+            "unknown field `more`",
+        ),
+        (
+            text.replacen("\"timestamp\": null", "\"timestamp\": 1", 1)
+                .into_bytes(),
+            "line",
+        ),
+        (
+            vec![b' '; aicert_core::certificate::SIZE_LIMIT + 1],
+            "at most 67108864",
+        ),
     ] {
         let rejection = Unverified::from_slice(&bytes).unwrap_err();
         assert_eq!(rejection.failures()[0].step(), Step::Parse);

@@ -11,7 +11,11 @@ use aicert_verify::{Cause, Unverified, verify};
 use crate::support::*;
 
 fn proof(contents: Vec<EventContent>) -> aicert_core::certificate::Certificate {
-    Recipe { contents, ..Recipe::default() }.build()
+    Recipe {
+        contents,
+        ..Recipe::default()
+    }
+    .build()
 }
 
 /// The honest contents in another order, or fewer, or some twice.
@@ -44,38 +48,89 @@ fn a_log_that_ends_early_is_refused() {
 #[test]
 fn events_out_of_order_are_refused() {
     for (picks, cause) in [
-        (&[0, 1, 2, 3, 4, 5, 6, 10, 7, 8, 9, 11][..], "event 7 is `outputs_measured`, where the log may only go on with `sealed`"),
-        (&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 10], "event 12 is `outputs_measured`, where the log may only go on with nothing: it is closed"),
-        (&[0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], "event 1 is `job_opened`"),
-        (&[0, 1, 2, 3, 4, 5, 6, 7, 2, 8, 9, 10, 11], "event 8 is `input_measured`"),
-        (&[0, 1, 4, 5, 6, 7, 8, 9, 10, 11], "event 2 is `image_resolved`, where the log may only go on with `input_measured`"),
-        (&[0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11], "event 7 is `execution_started`, where the log may only go on with `sealed`"),
+        (
+            &[0, 1, 2, 3, 4, 5, 6, 10, 7, 8, 9, 11][..],
+            "event 7 is `outputs_measured`, where the log may only go on with `sealed`",
+        ),
+        (
+            &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 10],
+            "event 12 is `outputs_measured`, where the log may only go on with nothing: it is closed",
+        ),
+        (
+            &[0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+            "event 1 is `job_opened`",
+        ),
+        (
+            &[0, 1, 2, 3, 4, 5, 6, 7, 2, 8, 9, 10, 11],
+            "event 8 is `input_measured`",
+        ),
+        (
+            &[0, 1, 4, 5, 6, 7, 8, 9, 10, 11],
+            "event 2 is `image_resolved`, where the log may only go on with `input_measured`",
+        ),
+        (
+            &[0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11],
+            "event 7 is `execution_started`, where the log may only go on with `sealed`",
+        ),
     ] {
-        refused!(check(&proof(picked(picks))), Cause::Log(LogFault::Order { .. }), cause);
+        refused!(
+            check(&proof(picked(picks))),
+            Cause::Log(LogFault::Order { .. }),
+            cause
+        );
     }
     let mut certificate = proof(contents());
     certificate.measurement_log[3].seq = 4;
-    refused_also!(check(&certificate), Cause::Log(LogFault::Sequence { expected: 3, found: 4 }), "numbered from 0 without gaps");
+    refused_also!(
+        check(&certificate),
+        Cause::Log(LogFault::Sequence {
+            expected: 3,
+            found: 4
+        }),
+        "numbered from 0 without gaps"
+    );
 }
 
 #[test]
 fn a_pcr_that_was_not_zero_when_the_job_opened_is_refused() {
-    let certificate = Recipe { pcr14: Some(vec![9; 32]), ..Recipe::default() }.build();
+    let certificate = Recipe {
+        pcr14: Some(vec![9; 32]),
+        ..Recipe::default()
+    }
+    .build();
     refused!(
         check(&certificate),
-        Cause::Log(LogFault::Replay { pcr: PcrIndex::INPUTS, .. }),
+        Cause::Log(LogFault::Replay {
+            pcr: PcrIndex::INPUTS,
+            ..
+        }),
         "the PCR was not zero when the job was opened"
     );
 }
 
 #[test]
 fn an_event_changed_removed_or_added_after_the_quote_is_refused() {
-    let changed = with!(OutputsMeasured, |outputs| outputs.tree = tree(&[("model/weights.bin", b"other weights")]));
+    let changed = with!(OutputsMeasured, |outputs| outputs.tree =
+        tree(&[("model/weights.bin", b"other weights")]));
     for recipe in [
-        Recipe { contents: changed, extended: Some(contents()), ..Recipe::default() },
-        Recipe { extended: Some(picked(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])), ..Recipe::default() },
+        Recipe {
+            contents: changed,
+            extended: Some(contents()),
+            ..Recipe::default()
+        },
+        Recipe {
+            extended: Some(picked(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])),
+            ..Recipe::default()
+        },
     ] {
-        refused!(check(&recipe.build()), Cause::Log(LogFault::Replay { pcr: PcrIndex::OUTPUTS, .. }), "PCR 15 is");
+        refused!(
+            check(&recipe.build()),
+            Cause::Log(LogFault::Replay {
+                pcr: PcrIndex::OUTPUTS,
+                ..
+            }),
+            "PCR 15 is"
+        );
     }
 }
 
@@ -83,17 +138,28 @@ fn an_event_changed_removed_or_added_after_the_quote_is_refused() {
 fn an_input_that_is_not_what_was_asked_for_is_refused() {
     let other = format!("sha1:{}", "cd".repeat(20));
     let wrong_commit = with!(InputMeasured, |input| if input.name == "code" {
-        input.requested = vec![Pin { kind: PinKind::Commit, value: other.clone() }];
+        input.requested = vec![Pin {
+            kind: PinKind::Commit,
+            value: other.clone(),
+        }];
     });
     refused!(
         check(&proof(wrong_commit)),
-        Cause::Log(LogFault::Content { seq: 2, kind: "input_measured", .. }),
+        Cause::Log(LogFault::Content {
+            seq: 2,
+            kind: "input_measured",
+            ..
+        }),
         &format!("was asked for as {other}, but {COMMIT} was measured")
     );
     let wrong_hash = with!(InputMeasured, |input| if input.name == "data" {
         input.tree = tree(&[("data.bin", b"poisoned")]);
     });
-    refused!(check(&proof(wrong_hash)), Cause::Log(LogFault::Content { seq: 3, .. }), "is said to have resolved to");
+    refused!(
+        check(&proof(wrong_hash)),
+        Cause::Log(LogFault::Content { seq: 3, .. }),
+        "is said to have resolved to"
+    );
 }
 
 #[test]
@@ -105,8 +171,16 @@ fn another_spelling_of_the_same_log_is_refused() {
         ("\"seq\": 1", "\"seq\": 1e0", "floating point"),
         ("\"seq\": 2", "\"seq\": 02", "invalid number"),
         ("\"pcr\": 14", "\"pcr\": 15", "belongs to PCR 14"),
-        ("\"seq\": 0,", "\"seq\": 0,\n\"seq\": 0,", "expected `pcr` in an event, found `seq`"),
-        ("\"schema\": \"aicert/log/v1\",", "\"schema\": \"aicert/log/v1\", \"schema\": \"aicert/log/v1\",", "duplicate field `schema`"),
+        (
+            "\"seq\": 0,",
+            "\"seq\": 0,\n\"seq\": 0,",
+            "expected `pcr` in an event, found `seq`",
+        ),
+        (
+            "\"schema\": \"aicert/log/v1\",",
+            "\"schema\": \"aicert/log/v1\", \"schema\": \"aicert/log/v1\",",
+            "duplicate field `schema`",
+        ),
         ("\"exit_code\": 0", "\"exit_code\": null", "null"),
         ("\"exit_code\": 0", "\"exit_code\": -0", "floating point"),
         ("\"sealed\"", "\"stamped\"", "unknown variant `stamped`"),
@@ -117,9 +191,17 @@ fn another_spelling_of_the_same_log_is_refused() {
         refused!(Err::<(), _>(rejection), Cause::Parse(_), cause);
     }
     // Key order.
-    let swapped = text.replacen("\"version\": \"v1\",\n  \"result\": \"succeeded\",", "\"result\": \"succeeded\",\n  \"version\": \"v1\",", 1);
+    let swapped = text.replacen(
+        "\"version\": \"v1\",\n  \"result\": \"succeeded\",",
+        "\"result\": \"succeeded\",\n  \"version\": \"v1\",",
+        1,
+    );
     assert_ne!(swapped, text);
-    refused!(Unverified::from_slice(swapped.as_bytes()), Cause::Parse(_), "found \"result");
+    refused!(
+        Unverified::from_slice(swapped.as_bytes()),
+        Cause::Parse(_),
+        "found \"result"
+    );
     // White space is insignificant.
     let spaced = text.replace('\n', "\r\n\t ");
     verify(Unverified::from_slice(spaced.as_bytes()).unwrap(), &options()).unwrap();
@@ -130,19 +212,38 @@ fn summaries_that_differ_from_the_log_are_refused_by_name() {
     type Change = fn(&mut aicert_core::certificate::Certificate);
     let changes: [(Change, &str); 9] = [
         (|c| c.result = JobResult::Failed, "`result` is \"failed\""),
-        (|c| c.inputs[0].hash = "sha1:00".into(), "`inputs[0].hash` is \"sha1:00\""),
-        (|c| c.inputs[1].download_url = "https://elsewhere".into(), "`inputs[1].download_url`"),
-        (|c| c.inputs.truncate(1), "`inputs` is 1 entries; from the log and the trust anchor follows 2 entries"),
+        (
+            |c| c.inputs[0].hash = "sha1:00".into(),
+            "`inputs[0].hash` is \"sha1:00\"",
+        ),
+        (
+            |c| c.inputs[1].download_url = "https://elsewhere".into(),
+            "`inputs[1].download_url`",
+        ),
+        (
+            |c| c.inputs.truncate(1),
+            "`inputs` is 1 entries; from the log and the trust anchor follows 2 entries",
+        ),
         (|c| c.outputs[0].size = 1, "`outputs[0].size` is 1"),
         (|c| c.output_model_hash = tree(&[]).root, "`output_model_hash`"),
-        (|c| c.platform.region = "\u{1b}[2J".into(), "`platform.region` is \"\\u{1b}[2J\""),
+        (
+            |c| c.platform.region = "\u{1b}[2J".into(),
+            "`platform.region` is \"\\u{1b}[2J\"",
+        ),
         (|c| c.platform.simulated = false, "`platform.simulated` is false"),
-        (|c| c.platform_hash = aicert_core::digest::PlatformHash::of(b""), "`platform_hash`"),
+        (
+            |c| c.platform_hash = aicert_core::digest::PlatformHash::of(b""),
+            "`platform_hash`",
+        ),
     ];
     for (change, text) in changes {
         let mut certificate = proof(contents());
         change(&mut certificate);
-        refused!(check(&certificate), Cause::Summary(SummaryFault::Differs { .. }), text);
+        refused!(
+            check(&certificate),
+            Cause::Summary(SummaryFault::Differs { .. }),
+            text
+        );
     }
 }
 
@@ -150,7 +251,9 @@ fn failed(outcome: ExecutionOutcome, code: u64) -> Vec<EventContent> {
     let mut contents = contents();
     for content in &mut contents {
         match content {
-            EventContent::ExecutionFinished(finished) => (finished.outcome, finished.exit_code) = (outcome, code),
+            EventContent::ExecutionFinished(finished) => {
+                (finished.outcome, finished.exit_code) = (outcome, code)
+            }
             EventContent::Closed(closed) => closed.result = JobResult::Failed,
             _ => {}
         }
@@ -161,7 +264,11 @@ fn failed(outcome: ExecutionOutcome, code: u64) -> Vec<EventContent> {
 #[test]
 fn a_failed_job_is_no_certificate_of_a_model_but_can_be_inspected() {
     for (outcome, code, text) in [
-        (ExecutionOutcome::Exited, 3, "the job failed (it exited with 3, and left 2 output files)"),
+        (
+            ExecutionOutcome::Exited,
+            3,
+            "the job failed (it exited with 3, and left 2 output files)",
+        ),
         (ExecutionOutcome::TimedOut, 137, "its time limit was reached"),
         (ExecutionOutcome::OutOfMemory, 0, "its memory limit was reached"),
     ] {
@@ -176,21 +283,39 @@ fn a_failed_job_is_no_certificate_of_a_model_but_can_be_inspected() {
 #[test]
 fn a_job_without_outputs_is_no_certificate_of_a_model() {
     let mut contents = with!(OutputsMeasured, |outputs| outputs.tree = tree(&[]));
-    refused!(check(&proof(contents.clone())), Cause::Log(LogFault::Content { kind: "closed", .. }), "exit status and outputs mean Failed");
-    let Some(EventContent::Closed(closed)) = contents.last_mut() else { panic!() };
+    refused!(
+        check(&proof(contents.clone())),
+        Cause::Log(LogFault::Content { kind: "closed", .. }),
+        "exit status and outputs mean Failed"
+    );
+    let Some(EventContent::Closed(closed)) = contents.last_mut() else {
+        panic!()
+    };
     closed.result = JobResult::Failed;
-    refused!(check(&proof(contents)), Cause::Log(LogFault::JobFailed { .. }), "it exited with 0, and left 0 output files");
+    refused!(
+        check(&proof(contents)),
+        Cause::Log(LogFault::JobFailed { .. }),
+        "it exited with 0, and left 0 output files"
+    );
 }
 
 #[test]
 fn a_failure_called_success_is_refused() {
     let contents = with!(ExecutionFinished, |finished| finished.exit_code = 1);
-    refused!(check(&proof(contents)), Cause::Log(LogFault::Content { kind: "closed", .. }), "it says Succeeded");
+    refused!(
+        check(&proof(contents)),
+        Cause::Log(LogFault::Content { kind: "closed", .. }),
+        "it says Succeeded"
+    );
 }
 
 #[test]
 fn what_accepts_failed_jobs_accepts_nothing_else() {
-    let certificate = Recipe { contents: failed(ExecutionOutcome::Exited, 1), extended: Some(contents()), ..Recipe::default() };
+    let certificate = Recipe {
+        contents: failed(ExecutionOutcome::Exited, 1),
+        extended: Some(contents()),
+        ..Recipe::default()
+    };
     refused!(
         check_with(&certificate.build(), &options().accepting_failed_jobs()),
         Cause::Log(LogFault::Replay { .. }),

@@ -9,7 +9,10 @@ use aicert_verify::output::OutputFault;
 use crate::support::*;
 
 fn outputs() -> Vec<Entry> {
-    vec![file("model/weights.bin", b"weights"), file("model/config.json", b"{}")]
+    vec![
+        file("model/weights.bin", b"weights"),
+        file("model/config.json", b"{}"),
+    ]
 }
 
 fn tree_of(entries: Vec<Entry>) -> Tree {
@@ -18,7 +21,10 @@ fn tree_of(entries: Vec<Entry>) -> Tree {
 
 #[test]
 fn the_outputs_that_were_measured_are_accepted() {
-    check(&Recipe::default().build()).unwrap().check_output_tree(&tree_of(outputs()), None).unwrap();
+    check(&Recipe::default().build())
+        .unwrap()
+        .check_output_tree(&tree_of(outputs()), None)
+        .unwrap();
 }
 
 #[test]
@@ -36,39 +42,77 @@ fn every_difference_in_the_outputs_is_named() {
     .iter()
     .enumerate()
     {
-        assert!(rejection.failures()[index].to_string().starts_with(expected), "{text}");
+        assert!(
+            rejection.failures()[index].to_string().starts_with(expected),
+            "{text}"
+        );
     }
     assert_eq!(rejection.failures().len(), 3, "{text}");
 
-    let executable = Entry::file("model/config.json".parse().unwrap(), true, 2, aicert_core::digest::FileDigest::of(b"{}"));
-    let result = verified.check_output_tree(&tree_of(vec![executable, file("model/weights.bin", b"weights")]), None);
-    refused!(result, Cause::Output(OutputFault::Changed { .. }), "is an executable file of 2 bytes");
+    let executable = Entry::file(
+        "model/config.json".parse().unwrap(),
+        true,
+        2,
+        aicert_core::digest::FileDigest::of(b"{}"),
+    );
+    let result = verified.check_output_tree(
+        &tree_of(vec![executable, file("model/weights.bin", b"weights")]),
+        None,
+    );
+    refused!(
+        result,
+        Cause::Output(OutputFault::Changed { .. }),
+        "is an executable file of 2 bytes"
+    );
     let link = Entry::symlink("model/config.json".parse().unwrap(), "weights.bin".into()).unwrap();
-    let result = verified.check_output_tree(&tree_of(vec![link, file("model/weights.bin", b"weights")]), None);
-    refused!(result, Cause::Output(OutputFault::Changed { .. }), "is a symbolic link to \"weights.bin\"");
+    let result =
+        verified.check_output_tree(&tree_of(vec![link, file("model/weights.bin", b"weights")]), None);
+    refused!(
+        result,
+        Cause::Output(OutputFault::Changed { .. }),
+        "is a symbolic link to \"weights.bin\""
+    );
 }
 
 #[test]
 fn many_differences_are_counted_after_the_first_fifty() {
     let verified = check(&Recipe::default().build()).unwrap();
-    let found = (0..100).map(|index| file(&format!("extra/{index}"), b"")).collect();
+    let found = (0..100)
+        .map(|index| file(&format!("extra/{index}"), b""))
+        .collect();
     let rejection = verified.check_output_tree(&tree_of(found), None).unwrap_err();
     assert_eq!(rejection.failures().len(), 51);
-    assert!(matches!(rejection.failures()[50].cause(), Cause::Output(OutputFault::More { found: 52 })));
+    assert!(matches!(
+        rejection.failures()[50].cause(),
+        Cause::Output(OutputFault::More { found: 52 })
+    ));
 }
 
 #[test]
 fn outputs_too_many_to_list_are_compared_by_root_or_by_manifest() {
     let many = |last: &[u8]| {
-        let mut entries: Vec<_> = (0..1_500).map(|index| file(&format!("shard-{index:04}"), b"x")).collect();
+        let mut entries: Vec<_> = (0..1_500)
+            .map(|index| file(&format!("shard-{index:04}"), b"x"))
+            .collect();
         entries.push(file("z", last));
         tree_of(entries)
     };
     let contents = with!(OutputsMeasured, |outputs| outputs.tree = many(b"last").measured());
-    let verified = check(&Recipe { contents, ..Recipe::default() }.build()).unwrap();
+    let verified = check(
+        &Recipe {
+            contents,
+            ..Recipe::default()
+        }
+        .build(),
+    )
+    .unwrap();
     assert!(verified.outputs().is_empty());
     verified.check_output_tree(&many(b"last"), None).unwrap();
-    refused!(verified.check_output_tree(&many(b"LAST"), None), Cause::Output(OutputFault::Root { .. }), "<proof>.manifest");
+    refused!(
+        verified.check_output_tree(&many(b"LAST"), None),
+        Cause::Output(OutputFault::Root { .. }),
+        "<proof>.manifest"
+    );
     let manifest = Manifest::new(vec![many(b"last")]);
     refused!(
         verified.check_output_tree(&many(b"LAST"), Some(&manifest)),
@@ -77,7 +121,11 @@ fn outputs_too_many_to_list_are_compared_by_root_or_by_manifest() {
     );
     // A manifest of something else says nothing, and changes nothing.
     let other = Manifest::new(vec![many(b"LAST")]);
-    refused!(verified.check_output_tree(&many(b"LAST"), Some(&other)), Cause::Output(OutputFault::Root { .. }), "have the root");
+    refused!(
+        verified.check_output_tree(&many(b"LAST"), Some(&other)),
+        Cause::Output(OutputFault::Root { .. }),
+        "have the root"
+    );
 }
 
 #[cfg(feature = "outputs")]
@@ -123,15 +171,33 @@ fn an_input_is_known_by_commit_file_hash_and_tree_root() {
     refused!(
         verified.check_input("code", &"cd".repeat(20)),
         Cause::Input(InputFault::Differs { .. }),
-        &format!("input \"code\" is not sha1:{}; it is commit {COMMIT}, tree sha256:", "cd".repeat(20))
+        &format!(
+            "input \"code\" is not sha1:{}; it is commit {COMMIT}, tree sha256:",
+            "cd".repeat(20)
+        )
     );
-    refused!(verified.check_input("data", COMMIT), Cause::Input(InputFault::Differs { .. }), "it is file sha256:");
+    refused!(
+        verified.check_input("data", COMMIT),
+        Cause::Input(InputFault::Differs { .. }),
+        "it is file sha256:"
+    );
     refused!(
         verified.check_input("Code", COMMIT),
         Cause::Input(InputFault::Unknown { .. }),
         "no input \"Code\"; its inputs are \"code\", \"data\""
     );
-    for wrong in ["", "sha1:", "sha256:abc", "md5:00", &"0".repeat(41), &format!("sha256:{}", "0".repeat(40))] {
-        refused!(verified.check_input("code", wrong), Cause::Input(InputFault::NotAHash { .. }), "is no hash");
+    for wrong in [
+        "",
+        "sha1:",
+        "sha256:abc",
+        "md5:00",
+        &"0".repeat(41),
+        &format!("sha256:{}", "0".repeat(40)),
+    ] {
+        refused!(
+            verified.check_input("code", wrong),
+            Cause::Input(InputFault::NotAHash { .. }),
+            "is no hash"
+        );
     }
 }

@@ -16,8 +16,8 @@ use aicert_verify::{Options, Rejection, TrustAnchors, Unverified, Verified, veri
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{DerSignature, Signature, SigningKey};
 use sha2::{Digest as _, Sha256};
-use x509_cert::der::asn1::{BitString, ObjectIdentifier, OctetString};
 use x509_cert::der::Encode as _;
+use x509_cert::der::asn1::{BitString, ObjectIdentifier, OctetString};
 use x509_cert::ext::Extension;
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
@@ -86,14 +86,20 @@ impl Cert {
     }
 
     pub fn leaf(key: &str, issuer: &str) -> Self {
-        Self { ca: false, usage: Some(DIGITAL_SIGNATURE), purposes: &[AIK], ..Self::ca(key, issuer) }
+        Self {
+            ca: false,
+            usage: Some(DIGITAL_SIGNATURE),
+            purposes: &[AIK],
+            ..Self::ca(key, issuer)
+        }
     }
 
     pub fn der(&self) -> Vec<u8> {
         let name = |common: &str| Name::from_str(&format!("CN={common}")).unwrap();
         let oid = |text: &str| ObjectIdentifier::new_unwrap(text);
         let time = |seconds: i64| {
-            Time::try_from(std::time::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap())).unwrap()
+            Time::try_from(std::time::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap()))
+                .unwrap()
         };
         let extension = |id: &str, critical, value: &[u8]| Extension {
             extn_id: oid(id),
@@ -122,7 +128,10 @@ impl Cert {
         if !self.note.is_empty() {
             extensions.push(extension("1.3.6.1.4.1.99999.1", false, self.note));
         }
-        let algorithm = AlgorithmIdentifierOwned { oid: oid(self.algorithm), parameters: None };
+        let algorithm = AlgorithmIdentifierOwned {
+            oid: oid(self.algorithm),
+            parameters: None,
+        };
         let point = key(&self.key).verifying_key().to_encoded_point(false);
         let spki = SubjectPublicKeyInfoOwned {
             // id-ecPublicKey with prime256v1 (RFC 5480, section 2.1).
@@ -137,7 +146,10 @@ impl Cert {
             serial_number: SerialNumber::from(7u32),
             signature: algorithm.clone(),
             issuer: name(&self.issuer),
-            validity: Validity { not_before: time(self.from), not_after: time(self.until) },
+            validity: Validity {
+                not_before: time(self.from),
+                not_after: time(self.until),
+            },
             subject: name(&self.subject),
             subject_public_key_info: spki,
             issuer_unique_id: None,
@@ -185,7 +197,10 @@ pub fn ecc_public(key: &SigningKey, attributes: u32, hash: u16) -> Vec<u8> {
 /// The qualified name of a primary key of the hierarchy with this handle.
 pub fn qualified_name(public: &[u8], hierarchy: u32) -> Vec<u8> {
     let name = [&[0, 0x0b][..], &Sha256::digest(public)].concat();
-    let hash = Sha256::new().chain_update(hierarchy.to_be_bytes()).chain_update(name).finalize();
+    let hash = Sha256::new()
+        .chain_update(hierarchy.to_be_bytes())
+        .chain_update(name)
+        .finalize();
     [&[0, 0x0b][..], &hash].concat()
 }
 
@@ -227,7 +242,11 @@ pub fn root() -> Cert {
 }
 
 pub fn honest_chain() -> Vec<Vec<u8>> {
-    vec![Cert::leaf("ak", "Test CA").der(), Cert::ca("Test CA", "Test Root").der(), root().der()]
+    vec![
+        Cert::leaf("ak", "Test CA").der(),
+        Cert::ca("Test CA", "Test Root").der(),
+        root().der(),
+    ]
 }
 
 impl Default for Recipe {
@@ -247,7 +266,11 @@ impl Default for Recipe {
             magic: 0xff54_4347,
             attest_type: 0x8018,
             extra_data: None,
-            clock: TpmClock { clock: 5_000, reset_count: 2, restart_count: 1 },
+            clock: TpmClock {
+                clock: 5_000,
+                reset_count: 2,
+                restart_count: 1,
+            },
             selection: None,
             shown: |_| {},
             quoted: |_| {},
@@ -259,11 +282,21 @@ impl Default for Recipe {
 }
 
 pub fn number(contents: Vec<EventContent>) -> Vec<Event> {
-    contents.into_iter().enumerate().map(|(seq, content)| Event { seq: seq as u64, content }).collect()
+    contents
+        .into_iter()
+        .enumerate()
+        .map(|(seq, content)| Event {
+            seq: seq as u64,
+            content,
+        })
+        .collect()
 }
 
 pub fn head_of(events: &[Event]) -> LogHead {
-    let digests: Vec<_> = events.iter().flat_map(|event| event.digest(PcrBank::Sha256).unwrap()).collect();
+    let digests: Vec<_> = events
+        .iter()
+        .flat_map(|event| event.digest(PcrBank::Sha256).unwrap())
+        .collect();
     LogHead::from_bytes(Sha256::digest(digests).into())
 }
 
@@ -271,7 +304,11 @@ impl Recipe {
     pub fn build(&self) -> Certificate {
         let events = number(self.contents.clone());
         let extended = number(self.extended.clone().unwrap_or_else(|| self.contents.clone()));
-        let mut pcrs = PcrValues(PcrIndex::quoted().map(|pcr| (pcr, vec![0; self.bank.digest_len()])).collect());
+        let mut pcrs = PcrValues(
+            PcrIndex::quoted()
+                .map(|pcr| (pcr, vec![0; self.bank.digest_len()]))
+                .collect(),
+        );
         if let Some(value) = &self.pcr14 {
             pcrs.0.insert(PcrIndex::INPUTS, value.clone());
         }
@@ -281,7 +318,10 @@ impl Recipe {
         }
         (self.quoted)(&mut pcrs);
         let signer = key(&self.signer);
-        let public = self.public.clone().unwrap_or_else(|| ecc_public(&signer, self.attributes, 0x000b));
+        let public = self
+            .public
+            .clone()
+            .unwrap_or_else(|| ecc_public(&signer, self.attributes, 0x000b));
         let mut attest = self.marshal_attest(&public, &events, &pcrs);
         (self.attest)(&mut attest);
         let signed: Signature = signer.sign(&attest);
@@ -300,7 +340,12 @@ impl Recipe {
             platform_hash: summaries.platform_hash,
             measurement_log: events,
             boot_event_log: Base64(self.boot_event_log.clone()),
-            low_level_quote: LowLevelQuote { bank: self.bank, pcrs, attest: Base64(attest), nonce: self.nonce },
+            low_level_quote: LowLevelQuote {
+                bank: self.bank,
+                pcrs,
+                attest: Base64(attest),
+                nonce: self.nonce,
+            },
             signature: Base64(signature),
             attestation_key: KeyEvidence {
                 public: Base64(public),
@@ -312,16 +357,25 @@ impl Recipe {
 
     fn marshal_attest(&self, public: &[u8], events: &[Event], pcrs: &PcrValues) -> Vec<u8> {
         let signer = qualified_name(public, self.hierarchy);
-        let extra = self.extra_data.clone().unwrap_or_else(|| qualifying_data(&head_of(events), &self.nonce).to_vec());
-        let (bank, selected) = self
-            .selection
+        let extra = self
+            .extra_data
             .clone()
-            .unwrap_or_else(|| (self.bank.algorithm_id(), pcrs.0.keys().map(|pcr| pcr.as_u8()).collect()));
+            .unwrap_or_else(|| qualifying_data(&head_of(events), &self.nonce).to_vec());
+        let (bank, selected) = self.selection.clone().unwrap_or_else(|| {
+            (
+                self.bank.algorithm_id(),
+                pcrs.0.keys().map(|pcr| pcr.as_u8()).collect(),
+            )
+        });
         let mut bits = [0u8; 3];
         for pcr in selected {
             bits[usize::from(pcr / 8)] |= 1 << (pcr % 8);
         }
-        let digest = pcrs.0.values().fold(Sha256::new(), Sha256::chain_update).finalize();
+        let digest = pcrs
+            .0
+            .values()
+            .fold(Sha256::new(), Sha256::chain_update)
+            .finalize();
         let mut out = Vec::new();
         for part in [
             &self.magic.to_be_bytes()[..],
@@ -397,11 +451,18 @@ macro_rules! refused_also {
 pub(crate) use refused_also;
 
 pub fn file(path: &str, bytes: &[u8]) -> Entry {
-    Entry::file(path.parse().unwrap(), false, bytes.len() as u64, FileDigest::of(bytes))
+    Entry::file(
+        path.parse().unwrap(),
+        false,
+        bytes.len() as u64,
+        FileDigest::of(bytes),
+    )
 }
 
 pub fn tree(files: &[(&str, &[u8])]) -> MeasuredTree {
-    Tree::from_entries(files.iter().map(|(path, bytes)| file(path, bytes)).collect()).unwrap().measured()
+    Tree::from_entries(files.iter().map(|(path, bytes)| file(path, bytes)).collect())
+        .unwrap()
+        .measured()
 }
 
 pub const COMMIT: &str = "sha1:abababababababababababababababababababab";
@@ -410,14 +471,24 @@ pub const COMMIT: &str = "sha1:abababababababababababababababababababab";
 pub fn contents() -> Vec<EventContent> {
     let image = ImageDigest::of(b"built");
     let data = FileDigest::of(b"data").to_string();
-    let pin = |kind, value: &str| Pin { kind, value: value.into() };
+    let pin = |kind, value: &str| Pin {
+        kind,
+        value: value.into(),
+    };
     vec![
         EventContent::JobOpened(JobOpened {
             schema: LOG_SCHEMA.into(),
-            tool: Tool { name: "aicert".into(), version: "0.1.0".into() },
+            tool: Tool {
+                name: "aicert".into(),
+                version: "0.1.0".into(),
+            },
             config: ConfigDigest::of(b"kind: python\n"),
             time: now(),
-            tpm: TpmClock { clock: 1_000, reset_count: 2, restart_count: 1 },
+            tpm: TpmClock {
+                clock: 1_000,
+                reset_count: 2,
+                restart_count: 1,
+            },
             banks: vec![PcrBank::Sha1, PcrBank::Sha256, PcrBank::Sha384],
         }),
         EventContent::Machine(Machine {
@@ -470,7 +541,10 @@ pub fn contents() -> Vec<EventContent> {
             folder: "/workspace/outputs".into(),
             tree: tree(&[("model/weights.bin", b"weights"), ("model/config.json", b"{}")]),
         }),
-        EventContent::Closed(Closed { time: now(), result: JobResult::Succeeded }),
+        EventContent::Closed(Closed {
+            time: now(),
+            result: JobResult::Succeeded,
+        }),
     ]
 }
 
