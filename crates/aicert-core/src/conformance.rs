@@ -5,4 +5,5 @@
 
 pub mod cloud;
 pub mod input;
+pub mod runtime;
 pub mod tpm;
