@@ -34,7 +34,7 @@ try "$aicert" inspect proof.json --trust-anchor proof.ca.pem
 
 say "Others agree: sha256sum, the TPM's own tools, and a dozen lines of Python"
 try sha256sum model/*
-try "$aicert" inspect proof.json --trust-anchor proof.ca.pem --export-quote quote
+try "$aicert" inspect proof.json --trust-anchor proof.ca.pem --export-quote quote > quote.txt
 try tpm2_checkquote -u quote/ak.pem -m quote/quote.msg -s quote/quote.sig -f quote/quote.pcrs -g sha256 -q "$(cat quote/qualifying-data.hex)" > quote/checkquote.txt
 echo "tpm2_checkquote accepts the quote"
 try python3 "$here/../../docs/replay_log.py" proof.json

@@ -3,4 +3,5 @@
 #![allow(clippy::print_stderr)] // a skipped test says so
 
 pub mod proofs;
+pub mod scene;
 pub mod tools;
