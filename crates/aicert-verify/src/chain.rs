@@ -9,14 +9,14 @@ mod fault;
 
 use aicert_core::certificate::PlatformKind;
 use aicert_core::time::Timestamp;
-use pki_types::{CertificateDer, UnixTime};
+use pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::ext::pkix::KeyUsages;
 
 pub use fault::ChainFault;
 
 use crate::anchors::{Fingerprint, TrustAnchors, platform_of_root};
-use crate::signature::{CERTIFICATE_ALGORITHMS, PublicKey};
+use crate::signature::{PublicKey, Remembering};
 use crate::x509::{Certificate, CertificateError};
 
 /// The largest number of certificates, leaf and root included.
@@ -396,6 +396,7 @@ impl webpki::ExtendedKeyUsageValidator for PurposesCheckedAbove {
     }
 }
 
+/// Asks for a second opinion on a path whose links [`find_path`] has found to hold.
 fn ask_webpki(path: &[&Certificate], at: Timestamp) -> Result<(), ChainFault> {
     let refused = |error: webpki::Error| ChainFault::SecondOpinion {
         found: error.to_string(),
@@ -407,20 +408,27 @@ fn ask_webpki(path: &[&Certificate], at: Timestamp) -> Result<(), ChainFault> {
     let [leaf, intermediates @ .., root] = &ders[..] else {
         return Err(ChainFault::Length { found: ders.len() });
     };
+    let accepted: Vec<_> = path
+        .windows(2)
+        .filter_map(|link| link[0].accepted_signature(link[1]))
+        .collect();
+    let algorithms = Remembering::all(&accepted);
+    let algorithms = algorithms
+        .each_ref()
+        .map(|algorithm| algorithm as &dyn SignatureVerificationAlgorithm);
     let anchor = webpki::anchor_from_trusted_cert(root).map_err(refused)?;
     let seconds = u64::try_from(at.as_unix()).unwrap_or(0);
-    webpki::EndEntityCert::try_from(leaf)
-        .and_then(|leaf| {
-            leaf.verify_for_usage(
-                CERTIFICATE_ALGORITHMS,
-                &[anchor],
-                intermediates,
-                UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)),
-                PurposesCheckedAbove,
-                None,
-                None,
-            )
-            .map(|_| ())
-        })
-        .map_err(refused)
+    let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    let leaf = webpki::EndEntityCert::try_from(leaf).map_err(refused)?;
+    leaf.verify_for_usage(
+        &algorithms,
+        &[anchor],
+        intermediates,
+        time,
+        PurposesCheckedAbove,
+        None,
+        None,
+    )
+    .map(|_| ())
+    .map_err(refused)
 }

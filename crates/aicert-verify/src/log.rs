@@ -104,7 +104,6 @@ pub struct AuthenticLog {
 impl AuthenticLog {
     /// The parts of the log.
     pub fn parts(&self) -> CompleteLog<'_> {
-        #[allow(clippy::expect_used)]
         // `verify` makes no `AuthenticLog` of a log that is not complete, and the log does not change.
         self.log.complete().expect("an authentic log is complete")
     }

@@ -9,7 +9,7 @@ use rsa::traits::PublicKeyParts as _;
 use rsa::{BigUint, Pkcs1v15Sign, RsaPublicKey};
 use sha2::{Sha256, Sha384, Sha512};
 
-pub(crate) use certificate::{CERTIFICATE_ALGORITHMS, CertificateScheme};
+pub(crate) use certificate::{Accepted, CertificateScheme, Remembering};
 
 /// A hash algorithm that signatures may use. SHA-1 is not among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use x509_cert::der::{self, Decode as _, Encode as _, Reader as _, SliceReader};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages};
 
 use crate::anchors::Fingerprint;
-use crate::signature::{CertificateScheme, KeyError, PublicKey};
+use crate::signature::{Accepted, CertificateScheme, KeyError, PublicKey};
 
 /// A larger certificate is refused; real ones have one to two thousand bytes.
 pub(crate) const SIZE_LIMIT: usize = 16 << 10;
@@ -30,6 +30,7 @@ pub(crate) struct Certificate {
     pub(crate) not_before: Timestamp,
     pub(crate) not_after: Timestamp,
     pub(crate) key: Result<PublicKey, KeyError>,
+    key_bits: Vec<u8>,
     pub(crate) is_ca: bool,
     pub(crate) path_length: Option<u8>,
     pub(crate) key_usage: Option<KeyUsage>,
@@ -116,6 +117,11 @@ impl Certificate {
             not_before: moment(tbs.validity.not_before),
             not_after: moment(tbs.validity.not_after),
             key: PublicKey::from_spki(&tbs.subject_public_key_info),
+            key_bits: tbs
+                .subject_public_key_info
+                .subject_public_key
+                .raw_bytes()
+                .to_vec(),
             is_ca: constraints.as_ref().is_some_and(|constraints| constraints.ca),
             path_length: constraints.and_then(|constraints| constraints.path_len_constraint),
             key_usage: tbs.get::<KeyUsage>().map_err(wrong)?.map(|(_, usage)| usage),
@@ -138,9 +144,24 @@ impl Certificate {
     /// Whether `issuer`'s key made this certificate's signature. Says nothing of whether it may.
     pub(crate) fn is_signed_by(&self, issuer: &Self) -> bool {
         match (&self.scheme, &issuer.key) {
-            (Some(scheme), Ok(key)) => scheme.verifies(key, &self.der[self.signed.clone()], &self.signature),
+            (Some(scheme), Ok(key)) => scheme.verifies(key, self.message(), &self.signature),
             _ => false,
         }
+    }
+
+    /// That [`Certificate::is_signed_by`] holds, for whoever has seen that it does.
+    pub(crate) fn accepted_signature<'a>(&'a self, issuer: &'a Self) -> Option<Accepted<'a>> {
+        let (key, message) = (issuer.key_bits.as_slice(), self.message());
+        self.scheme.map(|scheme| Accepted {
+            scheme,
+            key,
+            message,
+            signature: &self.signature,
+        })
+    }
+
+    fn message(&self) -> &[u8] {
+        &self.der[self.signed.clone()]
     }
 
     pub(crate) fn allows(&self, usage: KeyUsages) -> bool {

@@ -22,7 +22,7 @@ enum KeyKind {
 }
 
 /// Everything that certificates may be signed with. SHA-1 and MD5 are not among them.
-pub(crate) static CERTIFICATE_ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+static ALGORITHMS: [&CertificateAlgorithm; 7] = [
     &RSA_SHA256,
     &RSA_SHA384,
     &RSA_SHA512,
@@ -158,4 +158,92 @@ fn verifies_certificate(key: &PublicKey, hash: Hash, message: &[u8], signature: 
         let (r, s) = scalars.split_at(scalars.len() / 2);
         key.verifies(message, &Signature::Ecdsa { hash, r, s })
     })
+}
+
+/// A signature that [`CertificateScheme::verifies`] has accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Accepted<'a> {
+    pub(crate) scheme: CertificateScheme,
+    /// The content of the key's BIT STRING.
+    pub(crate) key: &'a [u8],
+    pub(crate) message: &'a [u8],
+    pub(crate) signature: &'a [u8],
+}
+
+/// An algorithm for rustls-webpki that does not compute again what is known of exactly the same bytes: RSA takes most of
+/// the time of a verification, and webpki would call the same code.
+#[derive(Debug)]
+pub(crate) struct Remembering<'a> {
+    algorithm: &'static CertificateAlgorithm,
+    accepted: &'a [Accepted<'a>],
+}
+
+impl<'a> Remembering<'a> {
+    /// Everything that certificates may be signed with.
+    pub(crate) fn all(accepted: &'a [Accepted<'a>]) -> [Self; ALGORITHMS.len()] {
+        ALGORITHMS.map(|algorithm| Self { algorithm, accepted })
+    }
+}
+
+impl SignatureVerificationAlgorithm for Remembering<'_> {
+    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+        let CertificateAlgorithm { key: kind, hash, .. } = *self.algorithm;
+        let scheme = match kind {
+            KeyKind::Rsa => CertificateScheme::Rsa(hash),
+            KeyKind::P256 | KeyKind::P384 => CertificateScheme::Ecdsa(hash),
+        };
+        let asked = Accepted {
+            scheme,
+            key,
+            message,
+            signature,
+        };
+        if self.accepted.contains(&asked) {
+            return Ok(());
+        }
+        self.algorithm.verify_signature(key, message, signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.signature_alg_id()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p256::ecdsa::signature::Signer as _;
+
+    #[test]
+    fn only_what_was_accepted_of_the_same_bytes_is_not_computed_again() {
+        let private = p256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+        let point = private.verifying_key().to_encoded_point(false);
+        let signature: p256::ecdsa::DerSignature = private.sign(b"message");
+        let known = Accepted {
+            scheme: CertificateScheme::Ecdsa(Hash::Sha256),
+            key: point.as_bytes(),
+            message: b"known",
+            signature: b"not even DER",
+        };
+        let accepted = [known];
+        let ask = |id, message: &[u8], signature: &[u8]| {
+            Remembering::all(&accepted)
+                .iter()
+                .find(|algorithm| {
+                    algorithm.algorithm.key == KeyKind::P256 && algorithm.signature_alg_id() == id
+                })
+                .unwrap()
+                .verify_signature(point.as_bytes(), message, signature)
+                .is_ok()
+        };
+        assert!(ask(alg_id::ECDSA_SHA256, b"known", known.signature));
+        assert!(!ask(alg_id::ECDSA_SHA384, b"known", known.signature));
+        assert!(!ask(alg_id::ECDSA_SHA256, b"other", known.signature));
+        assert!(!ask(alg_id::ECDSA_SHA256, b"known", signature.as_bytes()));
+        assert!(ask(alg_id::ECDSA_SHA256, b"message", signature.as_bytes()));
+    }
 }
