@@ -49,23 +49,17 @@ pub(crate) fn verdict(verified: &Verified<Certificate>, asked: &TrustArgs) -> Te
 
 /// Shows everything that a proof says.
 pub(crate) fn verified(verified: &Verified<Certificate>) -> Text {
-    let mut text = heading(verified).line_end();
-    let rows = rows(verified.certificate(), Some(&verified.log()));
-    text = text.append(table(&rows, None));
-    text = text.append(table(
-        &[
-            Row::new("signed by", verified.chain().subjects().join(" ← ")),
-            Row::new(
-                "verified",
-                format!(
-                    "for {}; certificates valid until {}",
-                    verified.verified_at(),
-                    verified.chain().valid_until()
-                ),
-            ),
-        ],
-        None,
+    let mut rows = rows(verified.certificate(), Some(&verified.log()));
+    rows.push(Row::new("signed by", verified.chain().subjects().join(" ← ")));
+    rows.push(Row::new(
+        "verified",
+        format!(
+            "for {}; certificates valid until {}",
+            verified.verified_at(),
+            verified.chain().valid_until()
+        ),
     ));
+    let mut text = heading(verified).line_end().append(table(&rows, None));
     if verified.is_simulated() {
         text = text.line_end().add(Style::Caution, SIMULATED).line_end();
     }
@@ -146,8 +140,8 @@ fn heading(verified: &Verified<Certificate>) -> Text {
     text = if verified.is_of_a_model() {
         text.add(Style::Good, "HOLDS")
     } else {
-        text.add(Style::Bad, "HOLDS, BUT THE JOB FAILED")
-            .plain(": this certifies no model")
+        text.add(Style::Bad, "THE JOB FAILED")
+            .plain(": the proof holds, and certifies no model")
     };
     if verified.is_simulated() {
         text = text.plain("  ").add(Style::Caution, SIMULATED);
@@ -202,7 +196,7 @@ fn rows(certificate: &Certificate, log: Option<&CompleteLog<'_>>) -> Vec<Row> {
     output_rows(certificate, log, &mut rows);
     let quote = &certificate.low_level_quote;
     let pcrs: Vec<_> = quote.pcrs.0.keys().map(ToString::to_string).collect();
-    rows.push(Row::new("quote", format!("{} of PCR {}", quote.bank, ranges(&pcrs))));
+    rows.push(Row::new("quote", format!("PCR {} of the {} bank", ranges(&pcrs), quote.bank)));
     rows
 }
 
@@ -282,12 +276,19 @@ fn result_of(result: JobResult, log: Option<&CompleteLog<'_>>) -> String {
     let Some(log) = log else {
         return word.into();
     };
-    let how = match log.finished.outcome {
+    format!("{word}: {}", how_it_ended(log))
+}
+
+/// How the execution ended, in words.
+pub(crate) fn how_it_ended(log: &CompleteLog<'_>) -> String {
+    let finished = log.finished;
+    let how = match finished.outcome {
         ExecutionOutcome::TimedOut => "its time limit was reached".to_owned(),
         ExecutionOutcome::OutOfMemory => "its memory limit was reached".to_owned(),
-        _ => format!("exit status {}", log.finished.exit_code),
+        _ => format!("exit status {}", finished.exit_code),
     };
-    format!("{word}: {how} after {} s", seconds(log.finished.wall_milliseconds))
+    let left = if log.outputs.tree.files == 0 { ", and it left no outputs" } else { "" };
+    format!("{how} after {} s{left}", seconds(finished.wall_milliseconds))
 }
 
 fn facts(certificate: &Certificate, log: Option<&CompleteLog<'_>>) -> Value {

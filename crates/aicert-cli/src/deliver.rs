@@ -20,7 +20,7 @@ use crate::card;
 use crate::error::{Exit, Failure};
 use crate::files;
 use crate::output::Terminal;
-use crate::text::{Style, Text};
+use crate::text::Text;
 use crate::verify;
 
 /// Where results go.
@@ -217,13 +217,10 @@ fn stage(
     cancelled: &AtomicBool,
 ) -> Result<Staged, Failure> {
     let proof = outcome.certificate.to_json();
-    let unwritable = |path: &Path, error: io::Error| {
-        Failure::new(Exit::DoesNotHold, format!("could not write {}", path.display())).because(&error)
-    };
     let mut files_to_publish = Vec::new();
     let mut write = |target: &Path, bytes: &[u8]| {
         let partial = files::partial(target, job);
-        files::write_new(&partial, bytes).map_err(|error| unwritable(target, error))?;
+        files::write_new(&partial, bytes).map_err(|error| unwritable(target, &error))?;
         files_to_publish.push((partial, target.to_owned()));
         Ok::<_, Failure>(())
     };
@@ -241,10 +238,10 @@ fn stage(
     match fs::copy(&outcome.log_file, &log) {
         Ok(_) => files_to_publish.push((log, targets.log.clone())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(unwritable(&targets.log, error)),
+        Err(error) => return Err(unwritable(&targets.log, &error)),
     }
     let partial = files::partial(&targets.proof, job);
-    files::write_new(&partial, proof.as_bytes()).map_err(|error| unwritable(&targets.proof, error))?;
+    files::write_new(&partial, proof.as_bytes()).map_err(|error| unwritable(&targets.proof, &error))?;
     files_to_publish.push((partial, targets.proof.clone()));
 
     let left_outputs = fs::read_dir(&outcome.outputs).is_ok_and(|mut entries| entries.next().is_some());
@@ -280,6 +277,17 @@ fn stage(
     })
 }
 
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    let failure = Failure::new(Exit::DoesNotHold, format!("could not write {}", path.display())).because(error);
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            failure.help("free some space, or name a place on a larger disk with `--output-bom` and `--outputs`")
+        }
+        io::ErrorKind::AlreadyExists => failure.help("somebody put it there while the job ran; run again with another name"),
+        _ => failure,
+    }
+}
+
 /// Verifies what was just written as a stranger would, with the trust anchor that is handed out with it.
 fn self_check(
     proof: &[u8],
@@ -311,18 +319,15 @@ impl Staged {
     /// Gives everything its name, the proof last. Nothing is awaited in between: an interruption finds all or nothing,
     /// and a crash in between leaves no proof.
     pub(crate) fn publish(self) -> Result<Published, Failure> {
-        let fail = |to: &Path, error: io::Error| {
-            Failure::new(Exit::DoesNotHold, format!("could not write {}", to.display())).because(&error)
-        };
         if let Some((from, to)) = &self.outputs {
-            files::publish_folder(from, to).map_err(|error| fail(to, error))?;
+            files::publish_folder(from, to).map_err(|error| unwritable(to, &error))?;
         }
         // What an older proof had beside it belongs to nothing now.
         for stale in &self.stale {
-            files::remove(stale).map_err(|error| fail(stale, error))?;
+            files::remove(stale).map_err(|error| unwritable(stale, &error))?;
         }
         for (from, to) in &self.files {
-            files::publish(from, to, self.replace).map_err(|error| fail(to, error))?;
+            files::publish(from, to, self.replace).map_err(|error| unwritable(to, &error))?;
         }
         Ok(Published {
             check: self.check,
@@ -347,18 +352,14 @@ pub(crate) fn report(published: &Published, targets: &Targets, terminal: Termina
     let command = verify_command(published, targets);
     match &published.check {
         Ok(verified) => {
-            let mut text = card::verified(verified).line_end();
-            text = if verified.is_of_a_model() {
-                text.append(written(published, targets))
-            } else {
-                text.add(Style::Bad, "The job failed")
-                    .plain(": what it printed is in ")
-                    .append(crate::run::shown(&targets.log))
-                    .plain(".\n")
-                    .append(written(published, targets))
-            };
-            text = text
-                .plain("Anybody verifies it with\n  ")
+            let text = card::verified(verified)
+                .line_end()
+                .append(written(published, targets))
+                .plain(if verified.is_of_a_model() {
+                    "Anybody verifies it with\n  "
+                } else {
+                    "Anybody can look at it with\n  "
+                })
                 .bold(&card::shown_command(&command))
                 .line_end();
             terminal.result(&text);
@@ -368,12 +369,19 @@ pub(crate) fn report(published: &Published, targets: &Targets, terminal: Termina
                 object.insert("verify_command".into(), json!(command));
             }
             terminal.json_result(&value);
+            if !verified.is_of_a_model() {
+                let how = card::how_it_ended(&verified.log());
+                let log = targets.log.display();
+                terminal.error(
+                    &Failure::new(Exit::DoesNotHold, format!("the job failed: {how}"))
+                        .help(format!("what it printed is in {log}; the proof says that it failed, and certifies no model")),
+                );
+            }
         }
         Err(rejection) => {
             let text = card::rejection(&targets.proof, rejection.failures())
                 .line_end()
-                .append(written(published, targets))
-                .plain("This version of aicert cannot verify it.\n");
+                .append(written(published, targets));
             terminal.result(&text);
             terminal.json_result(&json!({
                 "verified": false,
@@ -381,6 +389,10 @@ pub(crate) fn report(published: &Published, targets: &Targets, terminal: Termina
                 "unverified_claims": { "result": published.certificate.result },
                 "files": files_json(published, targets),
             }));
+            terminal.error(
+                &Failure::new(Exit::DoesNotHold, "the proof was written, but does not verify")
+                    .help("this version of aicert may not be able to verify proofs of this machine: see the reasons above"),
+            );
         }
     }
 }
@@ -404,7 +416,8 @@ fn files_json(published: &Published, targets: &Targets) -> serde_json::Value {
 }
 
 fn verify_command(published: &Published, targets: &Targets) -> Vec<String> {
-    let mut command: Vec<String> = ["aicert", "verify"].map(str::to_owned).into();
+    let verb = if published.exit() == Exit::Holds { "verify" } else { "inspect" };
+    let mut command: Vec<String> = ["aicert", verb].map(str::to_owned).into();
     command.push(targets.proof.display().to_string());
     if let Some(anchor) = &targets.anchor {
         command.extend(["--trust-anchor".to_owned(), anchor.display().to_string()]);

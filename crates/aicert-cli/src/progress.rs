@@ -172,11 +172,11 @@ impl Bars {
                 bar.set_position(done);
             }
             finished @ ProgressEvent::StepFinished { .. } => {
-                if let ProgressEvent::StepFinished { step, subject, .. } = &finished {
-                    if let Some(bar) = self.bars.remove(&(*step, subject.clone())) {
-                        bar.finish_and_clear();
-                        self.all.remove(&bar);
-                    }
+                if let ProgressEvent::StepFinished { step, subject, .. } = &finished
+                    && let Some(bar) = self.bars.remove(&(*step, subject.clone()))
+                {
+                    bar.finish_and_clear();
+                    self.all.remove(&bar);
                 }
                 self.print(&finished);
             }
@@ -187,10 +187,12 @@ impl Bars {
     fn bar(&mut self, step: Step, subject: String) -> ProgressBar {
         let all = &self.all;
         let bar = self.bars.entry((step, subject)).or_insert_with_key(|(step, subject)| {
-            let bar = all.add(ProgressBar::new_spinner());
-            bar.set_style(style("{prefix:>12} {msg} {spinner} {elapsed}"));
-            bar.set_prefix(name(*step));
-            bar.set_message(one_line(subject).chars().take(60).collect::<String>());
+            // Complete before it is drawn for the first time.
+            let bar = ProgressBar::hidden()
+                .with_style(style("{prefix:>12} {msg} {spinner} {elapsed}"))
+                .with_prefix(name(*step))
+                .with_message(one_line(subject).chars().take(60).collect::<String>());
+            let bar = all.add(bar);
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aicert_core::cloud::{CloudProvider, MachineRecord, MachineRequest};
+use aicert_core::cloud::{CloudProvider, MachineId, MachineRecord, MachineRequest};
 use aicert_core::digest::Nonce;
 use aicert_core::event::Tool;
 use aicert_core::pipeline::{self, Backends, Job, Outcome, PipelineError};
@@ -237,10 +237,12 @@ async fn clean_up(
     delivery: &Delivery,
 ) -> Result<(), Failure> {
     delivery.wait().await;
+    let machine = MachineId(id.as_str().to_owned());
+    if !files::exists(&provider.folder(&machine)) {
+        return Ok(());
+    }
     // Containers first: while there are any, the record says whose they are.
-    let containers = runtime.clean_up(id).await;
-    let machine = aicert_core::cloud::MachineId(id.as_str().to_owned());
-    containers.map_err(|error| Failure::new(Exit::DoesNotHold, error.message()))?;
+    runtime.clean_up(id).await.map_err(|error| Failure::new(Exit::DoesNotHold, error.message()))?;
     provider
         .destroy(&machine)
         .await

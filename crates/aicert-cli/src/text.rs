@@ -75,7 +75,7 @@ impl Text {
         for (style, text) in &self.0 {
             // Writing to a string does not fail.
             let _ = match (color, style.sgr()) {
-                (true, sgr) if !sgr.is_empty() => write!(out, "\x1b[{sgr}m{text}\x1b[0m"),
+                (true, sgr) if !sgr.is_empty() && !text.is_empty() => write!(out, "\x1b[{sgr}m{text}\x1b[0m"),
                 _ => write!(out, "{text}"),
             };
         }

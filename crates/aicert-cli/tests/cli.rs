@@ -1,4 +1,5 @@
 //! The command as people meet it: what it says, where it says it, and how it ends.
+#![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -404,10 +405,10 @@ fn an_engine_that_does_not_run_is_named() {
         .output()
         .unwrap();
     assert_snapshot!(desk.show(&output), @r#"
-    exit code 2
+    exit code 1
     --- stderr
-    error: this build of aicert cannot run jobs with Docker
-    help: build it with the feature `docker`
+    error: cannot reach the Docker engine at DESK/no.sock: No such file or directory (os error 2)
+    help: Docker is not running or not installed: `sudo service docker start`, or `sudo apt-get install docker.io`; set DOCKER_HOST if its socket is elsewhere
     "#);
     assert_eq!(leftovers(&desk.path("state")), Vec::<String>::new());
 }
