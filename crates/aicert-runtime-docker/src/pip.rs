@@ -245,7 +245,7 @@ pub(crate) fn download_failure(said: &Said) -> Fault {
             "a package is not the one whose hash the requirements file has",
             "check where it comes from before you change the hash",
         )
-    } else if has("Hashes are required in --require-hashes mode") {
+    } else if has("--require-hashes mode") {
         (
             "with a hash for one package there must be one for every package, dependencies included",
             "let `pip-compile --generate-hashes` or `uv pip compile --generate-hashes` write the file",

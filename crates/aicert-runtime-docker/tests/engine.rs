@@ -1,0 +1,182 @@
+//! Engines and images that are not there, or not as they should be.
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use aicert_core::progress::Progress;
+use aicert_core::runtime::{Runtime as _, RuntimeErrorKind};
+use aicert_core::spec::{GpuRequest, ImageSpec};
+use aicert_runtime_docker::{DockerConfig, DockerRuntime};
+
+fn at(host: impl std::fmt::Display) -> DockerRuntime {
+    DockerRuntime::new(DockerConfig::new().with_host(host.to_string()))
+}
+
+/// Answers like an engine with this API version and information.
+fn engine(socket: &Path, api: &'static str, info: &'static str) {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = vec![0; 65_536];
+            let Ok(read @ 1..) = stream.read(&mut request) else {
+                continue;
+            };
+            let path = String::from_utf8_lossy(&request[..read])
+                .split(' ')
+                .nth(1)
+                .unwrap_or_default()
+                .to_owned();
+            let body = if path.ends_with("/version") {
+                format!(r#"{{"ApiVersion":"{api}"}}"#)
+            } else {
+                info.to_owned()
+            };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+}
+
+#[tokio::test]
+async fn an_engine_that_cannot_be_used_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = folder.path().join("absent.sock");
+    let error = at(format!("unix://{}", absent.display()))
+        .check()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), RuntimeErrorKind::Unavailable);
+    assert!(
+        error.message().contains("absent.sock") && error.advice().unwrap().contains("service docker start"),
+        "{error}"
+    );
+
+    let deaf = folder.path().join("deaf.sock");
+    drop(UnixListener::bind(&deaf).unwrap());
+    let error = at(format!("unix://{}", deaf.display()))
+        .check()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), RuntimeErrorKind::Unavailable);
+    assert!(error.is_retryable());
+
+    let elsewhere = at("tcp://engine.example.org:2375").check().await.unwrap_err();
+    assert_eq!(elsewhere.kind(), RuntimeErrorKind::Unsupported);
+
+    let secure =
+        r#"{"OSType":"linux","ServerVersion":"19.03","SecurityOptions":["name=seccomp,profile=default"]}"#;
+    let cases = [
+        ("old", "1.40", secure, "expected API 1.41 or newer"),
+        (
+            "open",
+            "1.41",
+            r#"{"OSType":"linux","SecurityOptions":[]}"#,
+            "without a seccomp profile",
+        ),
+        (
+            "mapped",
+            "1.41",
+            r#"{"OSType":"linux","SecurityOptions":["name=seccomp","name=userns"]}"#,
+            "userns-remap",
+        ),
+        ("windows", "1.41", r#"{"OSType":"windows"}"#, "Linux containers"),
+    ];
+    for (name, api, info, message) in cases {
+        let socket = folder.path().join(name);
+        engine(&socket, api, info);
+        let error = at(format!("unix://{}", socket.display()))
+            .check()
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), RuntimeErrorKind::Unsupported, "{error}");
+        assert!(error.message().contains(message), "{error}");
+        assert!(error.advice().is_some());
+    }
+    let socket = folder.path().join("fine");
+    engine(&socket, "1.41", secure);
+    at(format!("unix://{}", socket.display())).check().await.unwrap();
+}
+
+#[tokio::test]
+async fn images_that_are_not_there_are_told_with_advice() {
+    let Some(runtime) = common::runtime().await else {
+        return;
+    };
+    let digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+    for (reference, kind) in [
+        (
+            "localhost:9/no/such-image:1".to_owned(),
+            RuntimeErrorKind::NotFound,
+        ),
+        (
+            format!("localhost:9/no/such-image@{digest}"),
+            RuntimeErrorKind::NotFound,
+        ),
+        (digest.to_owned(), RuntimeErrorKind::NotFound),
+        ("not an image".to_owned(), RuntimeErrorKind::NotFound),
+    ] {
+        let image = ImageSpec::Reference {
+            reference: reference.clone(),
+        };
+        let error = runtime
+            .resolve_image(&image, &Progress::ignored())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(
+            error.message().contains(&reference) && error.advice().is_some(),
+            "{error}"
+        );
+    }
+    let error = runtime
+        .resolve_image(&ImageSpec::Python { minor: 12 }, &Progress::ignored())
+        .await
+        .unwrap_err();
+    assert!(error.advice().unwrap().contains("baseImage"), "{error}");
+}
+
+#[tokio::test]
+async fn an_image_is_found_by_tag_and_by_id() {
+    let Some(runtime) = common::runtime().await else {
+        return;
+    };
+    let python = runtime
+        .resolve_image(&ImageSpec::Python { minor: 11 }, &Progress::ignored())
+        .await
+        .unwrap();
+    for reference in [
+        "aicert/python:3.11".to_owned(),
+        "docker.io/aicert/python:3.11".into(),
+        python.digest.to_string(),
+    ] {
+        let image = ImageSpec::Reference {
+            reference: reference.clone(),
+        };
+        let found = runtime.resolve_image(&image, &Progress::ignored()).await.unwrap();
+        assert_eq!((found.requested, found.digest), (reference, python.digest));
+    }
+}
+
+#[tokio::test]
+async fn gpus_that_are_not_there_are_not_given() {
+    let Some(runtime) = common::runtime().await else {
+        return;
+    };
+    // No machine has this one.
+    let request = GpuRequest::Uuids(vec!["GPU-00000000-0000-0000-0000-000000000000".into()]);
+    let error = runtime.gpus(&request).await.unwrap_err();
+    assert!(
+        matches!(
+            error.kind(),
+            RuntimeErrorKind::NotFound | RuntimeErrorKind::Unsupported
+        ),
+        "{error}"
+    );
+    assert!(error.advice().is_some());
+}
