@@ -12,8 +12,10 @@ mod local;
 mod output;
 mod progress;
 mod recover;
+mod report;
 mod run;
 mod signals;
+mod targets;
 mod text;
 mod verify;
 

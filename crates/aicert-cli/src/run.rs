@@ -14,14 +14,16 @@ use aicert_core::time::Timestamp;
 
 use crate::args::RunArgs;
 use crate::backends;
-use crate::deliver::{self, Delivery, Targets};
+use crate::deliver::{Delivery, Published};
 use crate::error::{Exit, Failure};
 use crate::files;
 use crate::local::{LocalProvider, Purpose};
 use crate::output::Terminal;
 use crate::progress::Renderer;
 use crate::recover;
+use crate::report;
 use crate::signals::Signals;
+use crate::targets::Targets;
 use crate::text::Text;
 
 /// A configuration larger than that is refused by its reader with a better message.
@@ -121,19 +123,20 @@ fn folder_from(own: &[&str], base: &str, default: &str) -> Result<PathBuf, Failu
 
 /// Recovers, runs, delivers; whatever happens, cleans up.
 async fn drive(plan: &Plan, terminal: Terminal, signals: &mut Signals) -> Result<Exit, Failure> {
+    let id = new_job_id(&recover::job_prefix(&plan.state))?;
+    let rescue = plan.state.join("rescued").join(id.as_str());
+    let delivery = Delivery::new(plan.targets.clone(), rescue, id.clone());
     let purpose = Purpose {
         configuration: plan.configuration.clone(),
-        targets: plan.targets.all(),
+        targets: delivery.places(),
         simulated: matches!(plan.tpm, LocalTpm::Swtpm),
     };
     let provider = LocalProvider::new(&plan.state, purpose).map_err(|error| {
         Failure::new(Exit::DoesNotHold, error.message()).maybe_help(error.advice())
     })?;
     let runtime = backends::runtime(&plan.cache)?;
-    let id = new_job_id(&recover::job_prefix(&plan.state))?;
 
     let (progress, renderer) = Renderer::start(terminal, tokio::runtime::Handle::current());
-    let delivery = Delivery::new(plan.targets.clone(), id.clone());
     let result = tokio::select! {
         biased;
         number = signals.next() => Err(interrupted(number)),
@@ -159,9 +162,7 @@ async fn drive(plan: &Plan, terminal: Terminal, signals: &mut Signals) -> Result
             terminal.warning(&format!("{}; the next `aicert run` tries again", failure.message));
         },
     }
-    let published = result?;
-    deliver::report(&published, &plan.targets, terminal);
-    Ok(published.exit())
+    Ok(report::report(result?, terminal))
 }
 
 fn interrupted(number: u8) -> Failure {
@@ -176,7 +177,7 @@ async fn work(
     delivery: &Delivery,
     progress: &Progress,
     terminal: Terminal,
-) -> Result<deliver::Published, Failure> {
+) -> Result<Published, Failure> {
     runtime.check().await.map_err(|error| {
         Failure::new(Exit::DoesNotHold, error.message())
             .maybe_help(error.advice())
@@ -236,7 +237,7 @@ async fn clean_up(
     id: &JobId,
     delivery: &Delivery,
 ) -> Result<(), Failure> {
-    delivery.wait().await;
+    delivery.settle().await;
     let machine = MachineId(id.as_str().to_owned());
     if !files::exists(&provider.folder(&machine)) {
         return Ok(());
@@ -246,7 +247,9 @@ async fn clean_up(
     provider
         .destroy(&machine)
         .await
-        .map_err(|error| Failure::new(Exit::DoesNotHold, error.message()))
+        .map_err(|error| Failure::new(Exit::DoesNotHold, error.message()))?;
+    delivery.tidy();
+    Ok(())
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Failure> {

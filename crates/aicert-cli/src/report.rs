@@ -1,0 +1,102 @@
+//! What a run says at its end.
+
+use serde_json::json;
+
+use crate::card;
+use crate::deliver::Published;
+use crate::error::{Exit, Failure};
+use crate::output::Terminal;
+use crate::targets::Targets;
+use crate::text::Text;
+
+/// Tells the user what was made, and how anybody checks it.
+pub(crate) fn report(published: Published, terminal: Terminal) -> Exit {
+    let exit = published.exit();
+    let targets = &published.targets;
+    let command = verify_command(&published, targets);
+    match &published.check {
+        Ok(verified) => {
+            let text = card::verified(verified)
+                .line_end()
+                .append(written(&published, targets))
+                .plain(if verified.is_of_a_model() {
+                    "Anybody verifies it with\n  "
+                } else {
+                    "Anybody can look at it with\n  "
+                })
+                .bold(&card::shown_command(&command))
+                .line_end();
+            terminal.result(&text);
+            let mut value = card::verified_json(verified);
+            if let serde_json::Value::Object(object) = &mut value {
+                object.insert("files".into(), files_json(&published, targets));
+                object.insert("verify_command".into(), json!(command));
+            }
+            terminal.json_result(&value);
+            if !verified.is_of_a_model() {
+                let how = card::how_it_ended(&verified.log());
+                let log = targets.log();
+                let log = log.display();
+                terminal.error(
+                    &Failure::new(Exit::DoesNotHold, format!("the job failed: {how}"))
+                        .help(format!("what it printed is in {log}; the proof says that it failed, and certifies no model")),
+                );
+            }
+        }
+        Err(rejection) => {
+            let text = card::rejection(&targets.proof, rejection.failures())
+                .line_end()
+                .append(written(&published, targets));
+            terminal.result(&text);
+            terminal.json_result(&json!({
+                "verified": false,
+                "failures": rejection.failures(),
+                "unverified_claims": { "result": published.certificate.result },
+                "files": files_json(&published, targets),
+            }));
+            terminal.error(
+                &Failure::new(Exit::DoesNotHold, "the proof was written, but does not verify")
+                    .help("this version of aicert may not be able to verify proofs of this machine: see the reasons above"),
+            );
+        }
+    }
+    if let Some(failure) = published.instead {
+        let proof = published.targets.proof.display();
+        terminal.error(&failure.help(format!(
+            "nothing is lost: the proof is {proof}, with everything else beside it; move it where it belongs"
+        )));
+    }
+    exit
+}
+
+fn written(published: &Published, targets: &Targets) -> Text {
+    let mut text = Text::from("Wrote ").append(crate::run::shown(&targets.proof));
+    if published.outputs {
+        text = text.plain(" and the outputs in ").append(crate::run::shown(&targets.outputs));
+    }
+    text.plain(".\n")
+}
+
+fn files_json(published: &Published, targets: &Targets) -> serde_json::Value {
+    json!({
+        "proof": targets.proof,
+        "outputs": published.outputs.then_some(&targets.outputs),
+        "manifest": published.manifest.then(|| targets.manifest()),
+        "trust_anchor": targets.anchor(),
+        "log": targets.log(),
+    })
+}
+
+fn verify_command(published: &Published, targets: &Targets) -> Vec<String> {
+    let certified = published.check.as_ref().is_ok_and(|verified| verified.is_of_a_model());
+    let verb = if certified { "verify" } else { "inspect" };
+    let mut command: Vec<String> = ["aicert", verb].map(str::to_owned).into();
+    command.push(targets.proof.display().to_string());
+    if let Some(anchor) = targets.anchor() {
+        command.extend(["--trust-anchor".to_owned(), anchor.display().to_string()]);
+    }
+    if published.outputs {
+        command.extend(["--outputs".to_owned(), targets.outputs.display().to_string()]);
+    }
+    command
+}
