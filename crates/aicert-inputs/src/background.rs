@@ -88,7 +88,10 @@ pub(crate) async fn make<T: Send + 'static>(
         .name("aicert-input".into())
         .spawn(move || {
             // The guard travels with the result: whoever drops it undelivered also removes what was made.
-            let result = work(&in_thread).map(|made| (made, unfinished));
+            let result = in_thread
+                .check()
+                .and_then(|()| work(&in_thread))
+                .map(|made| (made, unfinished));
             let _ = sender.send(result);
         })
         .map_err(|error| storage("start a thread for", target, error))?;

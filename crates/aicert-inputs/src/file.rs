@@ -5,9 +5,6 @@ mod client;
 mod download;
 mod part;
 
-#[cfg(test)]
-mod tests;
-
 use std::path::Path;
 use std::time::Duration;
 

@@ -19,9 +19,6 @@ mod gitmodules;
 mod known_hosts;
 mod repository;
 
-#[cfg(test)]
-mod tests;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 

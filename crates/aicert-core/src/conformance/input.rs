@@ -211,7 +211,8 @@ pub async fn dropped_fetches_stop(source: &dyn InputSource, subject: &Subject) {
             break;
         }
         dropped += 1;
-        // Work in other threads may go on until its next read or write.
+        // Work in other threads may go on until its next read or write, or may be about to begin.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         for _ in 0..500 {
             if !place.something_remains() {
                 break;

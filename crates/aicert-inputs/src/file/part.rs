@@ -1,15 +1,15 @@
 //! The file that a download is written to until it is complete.
 
-use std::fs::Permissions;
+use std::fs::{self, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aicert_core::digest::FileDigest;
 use aicert_core::input::InputError;
 use sha2::{Digest as _, Sha256};
-use tokio::fs::{File, OpenOptions};
+use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use crate::background::Unfinished;
@@ -30,14 +30,14 @@ impl Part {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         // Not the target's name with something added: that could be the name of another input, or too long.
         let path = target.with_file_name(format!(".fetch-{}-{count}.part", std::process::id()));
+        // Not in the background, where the file could be made after nobody is left to remove it.
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let file = options
             .open(&path)
-            .await
             .map_err(|error| storage("create", target, error))?;
         Ok(Self {
-            file,
+            file: File::from_std(file),
             unfinished: Unfinished::new(path.clone()),
             path,
             hasher: Sha256::new(),
@@ -77,7 +77,7 @@ impl Part {
             self.file.flush().await?;
             self.file.set_permissions(Permissions::from_mode(0o644)).await?;
             self.file.sync_all().await?;
-            tokio::fs::rename(&self.path, target).await?;
+            fs::rename(&self.path, target)?;
             match target.parent() {
                 Some(parent) => File::open(parent).await?.sync_all().await,
                 None => Ok(()),

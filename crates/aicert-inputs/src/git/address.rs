@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use aicert_core::input::{InputError, InputErrorKind};
-use url::{Host, Url};
+use percent_encoding::percent_decode_str;
+use url::{Host, Position, Url};
 
 const FORMS: &str = "write it like https://host/path, ssh://user@host/path, user@host:path, file:///path or /path, without credentials";
 
@@ -13,8 +14,10 @@ pub(super) struct Address {
     pub(super) transport: Transport,
     /// For all but local repositories.
     pub(super) server: Option<Server>,
-    /// What libgit2 is given, which is also what the certificate says: no credentials can be in it.
+    /// What libgit2 is given. No credentials can be in it.
     text: String,
+    /// What the certificate says.
+    origin: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +91,7 @@ impl Address {
                 port,
             }),
             text: url.as_str().into(),
+            origin: url.as_str().into(),
         })
     }
 
@@ -104,7 +108,20 @@ impl Address {
             ));
         }
         let user = Some(url.username()).filter(|user| !user.is_empty());
-        Self::ssh_server(user, host, url.port().unwrap_or(22), url.as_str())
+        let mut address = Self::ssh_server(user, host, url.port().unwrap_or(22), url.as_str())?;
+        // As git, and unlike libgit2, which would ask the server for the path as it is written.
+        let decoded = percent_decode_str(path)
+            .decode_utf8()
+            .map_err(|_| refused("its path is not UTF-8"))?;
+        if decoded != path {
+            if decoded.chars().any(|c| c.is_control() || "?#%".contains(c)) {
+                return Err(refused(
+                    "the path of the repository has characters that are not allowed",
+                ));
+            }
+            address.text = format!("{}{decoded}", &url[..Position::BeforePath]);
+        }
+        Ok(address)
     }
 
     /// `user@host:path`, as in `git-clone(1)`.
@@ -150,6 +167,7 @@ impl Address {
             transport: Transport::Ssh,
             server: Some(server),
             text: text.into(),
+            origin: text.into(),
         })
     }
 
@@ -164,6 +182,9 @@ impl Address {
             transport: Transport::Local,
             server: None,
             text: text.into(),
+            origin: Url::from_file_path(path)
+                .map_err(|()| refused("the path of the repository is not absolute"))?
+                .into(),
         })
     }
 
@@ -174,13 +195,7 @@ impl Address {
 
     /// What the certificate says.
     pub(super) fn origin(&self) -> String {
-        match self.transport {
-            // Made of an absolute path, so it has a URL.
-            Transport::Local => {
-                Url::from_file_path(&self.text).map_or_else(|()| self.text.clone(), Into::into)
-            }
-            _ => self.text.clone(),
-        }
+        self.origin.clone()
     }
 
     /// Whether credentials for one are meant for the other too.
@@ -223,7 +238,12 @@ impl Address {
     /// As `git-submodule(1)`: `./` and `../` relative to this repository's own address.
     fn relative(&self, url: &str) -> Result<Self, InputError> {
         let outside = || refused("its relative address leads above its parent's server");
-        let mut base = self.text.trim_end_matches('/').to_owned();
+        let base = if self.transport == Transport::Local {
+            &self.text
+        } else {
+            &self.origin
+        };
+        let mut base = base.trim_end_matches('/').to_owned();
         let mut rest = url;
         loop {
             if let Some(after) = rest.strip_prefix("./") {
@@ -287,6 +307,12 @@ mod tests {
                 "ssh://git@host:2222/a",
             ),
             (
+                "ssh://host/a%20b",
+                Transport::Ssh,
+                Some((None, "host", 22)),
+                "ssh://host/a%20b",
+            ),
+            (
                 "git@host:a/b.git",
                 Transport::Ssh,
                 Some((Some("git"), "host", 22)),
@@ -322,6 +348,9 @@ mod tests {
             "relative/path",
             "./a",
             "",
+            "ssh://host/a%00b",
+            "ssh://host/a%0ab",
+            "ssh://host/a%ffb",
             "-oProxyCommand=true:a",
             "host:-a",
             "ssh://-oProxyCommand=true/a",

@@ -12,12 +12,16 @@ pub(super) fn explain(error: &git2::Error, session: &Session<'_>) -> InputError 
     if let Some(refusal) = session.refusal() {
         return refused(refusal, session);
     }
-    let message = session.access.redact(error.message());
+    let message = plain(&session.access.redact(error.message()));
     let status = message
         .rsplit("status code: ")
         .next()
         .and_then(|code| code.trim().parse::<u16>().ok());
     match (error.code(), error.class(), status) {
+        _ if message.contains("No space left on device") => {
+            about(session, InputErrorKind::Storage, "the disk is full")
+                .with_advice("free some space, or choose a place on a larger disk")
+        }
         (_, ErrorClass::Http, Some(404 | 410)) => missing(session),
         (_, ErrorClass::Http, Some(401 | 403)) | (ErrorCode::Auth, ..) => refused(Refusal::Rejected, session),
         (_, ErrorClass::Http, Some(status @ (429 | 500..=599))) => about(
@@ -27,7 +31,7 @@ pub(super) fn explain(error: &git2::Error, session: &Session<'_>) -> InputError 
         )
         .with_advice("try again later")
         .retryable(),
-        (_, ErrorClass::Http, _) if message.contains("redirect") => about(
+        (_, ErrorClass::Http | ErrorClass::Net, _) if message.contains("redirect") => about(
             session,
             InputErrorKind::Network,
             &format!("the server redirects elsewhere ({message})"),
@@ -48,7 +52,7 @@ pub(super) fn explain(error: &git2::Error, session: &Session<'_>) -> InputError 
             "the repository belongs to another user",
         )
         .with_advice("`git config --global --add safe.directory PATH` says that you trust it"),
-        (ErrorCode::NotFound, ..) | (_, ErrorClass::Repository, _)
+        (ErrorCode::NotFound, ..) | (_, ErrorClass::Repository | ErrorClass::Net, _)
             if session.address.transport == Transport::Local =>
         {
             local_missing(session, &message)
@@ -63,6 +67,19 @@ pub(super) fn explain(error: &git2::Error, session: &Session<'_>) -> InputError 
             )
             .with_advice("check the address, the network and the proxy, then try again")
             .retryable()
+        }
+        // The words of git itself, and of the large code hosts.
+        (_, ErrorClass::Ssh, _)
+            if [
+                "not appear to be a git",
+                "not found",
+                "could not be found",
+                "not exist",
+            ]
+            .iter()
+            .any(|words| message.contains(words)) =>
+        {
+            not_a_repository(session, &message)
         }
         (_, ErrorClass::Ssh, _) => about(
             session,
@@ -89,6 +106,15 @@ pub(super) fn explain(error: &git2::Error, session: &Session<'_>) -> InputError 
         .with_advice("check the repository with `git fsck`, or try again"),
         _ => about(session, InputErrorKind::Network, &message),
     }
+}
+
+/// What another program said, in one line.
+fn plain(text: &str) -> String {
+    let words: Vec<_> = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.join(" ")
 }
 
 fn refused(refusal: Refusal, session: &Session<'_>) -> InputError {

@@ -1,8 +1,9 @@
 //! Bare repositories that know nothing of the user's configuration.
 
+use std::io;
 use std::path::Path;
 
-use aicert_core::input::InputError;
+use aicert_core::input::{InputError, InputErrorKind};
 use git2::{ConfigLevel, Repository, RepositoryInitOptions, opts};
 
 use crate::error::storage;
@@ -10,11 +11,16 @@ use crate::error::storage;
 /// Makes an empty bare repository at `path`.
 pub(super) fn create(path: &Path, follow_redirects: bool) -> Result<Repository, InputError> {
     let failed = |error: git2::Error| {
-        storage(
-            "create the repository",
-            path,
-            std::io::Error::other(error.message().to_owned()),
-        )
+        let what = error.message().to_owned();
+        if error.class() == git2::ErrorClass::Config {
+            // libgit2 insists on reading it before it can be replaced.
+            return InputError::new(
+                InputErrorKind::Configuration,
+                format!("a git configuration cannot be read: {what}"),
+            )
+            .with_advice("repair the file; what it says is not used, but it must be readable");
+        }
+        storage("create the repository", path, io::Error::other(what))
     };
     // Both are the default of libgit2; they are part of what is promised here.
     opts::strict_hash_verification(true);
