@@ -60,9 +60,11 @@ pub(crate) async fn tpm(spec: &LocalTpm, folder: &Path) -> Result<Tpm, Failure> 
 #[cfg(feature = "simulation")]
 async fn simulated(folder: &Path) -> Result<Tpm, Failure> {
     use aicert_swtpm_testing::{KeyAlgorithm, SimulatedTpm, SimulationOptions, SwtpmOptions};
-    let options = SimulationOptions::new(KeyAlgorithm::EccP256)
-        .with_swtpm(SwtpmOptions::new().with_directory(folder));
-    let tpm = SimulatedTpm::start(options).await.map_err(|error| tpm_failure(&error))?;
+    let options =
+        SimulationOptions::new(KeyAlgorithm::EccP256).with_swtpm(SwtpmOptions::new().with_directory(folder));
+    let tpm = SimulatedTpm::start(options)
+        .await
+        .map_err(|error| tpm_failure(&error))?;
     Ok(Tpm {
         root_pem: Some(tpm.root_pem()),
         backend: Arc::new(tpm),
@@ -82,9 +84,9 @@ async fn device(path: &Path, handle: u32, certificates: &[std::path::PathBuf]) -
     for file in certificates {
         certificate_chain.extend(read_certificates(file)?);
     }
-    let platform = certificate_chain
-        .last()
-        .map_or(PlatformKind::LocalCa, |root| aicert_verify::platform_of_root(root));
+    let platform = certificate_chain.last().map_or(PlatformKind::LocalCa, |root| {
+        aicert_verify::platform_of_root(root)
+    });
     let key = KeySource::Persistent {
         handle,
         certificate_chain,

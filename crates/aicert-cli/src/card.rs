@@ -15,7 +15,8 @@ use crate::text::{Style, Text, one_line};
 
 /// Stands before every line of what nobody has verified.
 const UNVERIFIED: &str = "UNVERIFIED │ ";
-const SIMULATED: &str = "SIMULATED: a software TPM signed this. It shows how aicert works, and proves nothing to a stranger.";
+const SIMULATED: &str =
+    "SIMULATED: a software TPM signed this. It shows how aicert works, and proves nothing to a stranger.";
 /// More than that are counted, not listed.
 const LIST_LIMIT: usize = 50;
 
@@ -67,7 +68,11 @@ pub(crate) fn verified(verified: &Verified<Certificate>) -> Text {
 }
 
 /// Shows what a proof claims that does not hold.
-pub(crate) fn unverified_claims(proof: &Path, claims: &Unverified<Certificate>, findings: &[Finding]) -> Text {
+pub(crate) fn unverified_claims(
+    proof: &Path,
+    claims: &Unverified<Certificate>,
+    findings: &[Finding],
+) -> Text {
     let certificate = claims.unverified_contents();
     let log = MeasurementLog::from_events(certificate.measurement_log.clone());
     let complete = log.as_ref().ok().and_then(|log| log.complete().ok());
@@ -177,7 +182,10 @@ fn rows(certificate: &Certificate, log: Option<&CompleteLog<'_>>) -> Vec<Row> {
     if let Some(log) = log {
         rows.push(Row::new("opened", log.opened.time.to_string()));
         rows.push(Row::new("closed", log.closed.time.to_string()));
-        rows.push(Row::new("tool", format!("{} {}", log.opened.tool.name, log.opened.tool.version)));
+        rows.push(Row::new(
+            "tool",
+            format!("{} {}", log.opened.tool.name, log.opened.tool.version),
+        ));
         rows.push(Row::new("config", log.opened.config.to_string()));
     }
     platform_rows(&certificate.platform, &mut rows);
@@ -188,15 +196,24 @@ fn rows(certificate: &Certificate, log: Option<&CompleteLog<'_>>) -> Vec<Row> {
         package_rows(&log.dependencies.packages, &mut rows);
         rows.push(Row::new("container", log.built.image.to_string()));
         rows.push(Row::new("command", shown_command(&log.started.command)));
-        rows.push(Row::new("", format!("in {}, without network", log.started.working_directory)));
+        rows.push(Row::new(
+            "",
+            format!("in {}, without network", log.started.working_directory),
+        ));
         for variable in &log.started.environment {
-            rows.push(Row::new("environment", format!("{}={}", variable.name, variable.value)));
+            rows.push(Row::new(
+                "environment",
+                format!("{}={}", variable.name, variable.value),
+            ));
         }
     }
     output_rows(certificate, log, &mut rows);
     let quote = &certificate.low_level_quote;
     let pcrs: Vec<_> = quote.pcrs.0.keys().map(ToString::to_string).collect();
-    rows.push(Row::new("quote", format!("PCR {} of the {} bank", ranges(&pcrs), quote.bank)));
+    rows.push(Row::new(
+        "quote",
+        format!("PCR {} of the {} bank", ranges(&pcrs), quote.bank),
+    ));
     rows
 }
 
@@ -209,10 +226,16 @@ fn platform_rows(platform: &Platform, rows: &mut Vec<Row>) {
     ));
     rows.push(Row::new(
         "machine",
-        format!("{} {} {}", platform.provider, platform.instance_type, platform.region),
+        format!(
+            "{} {} {}",
+            platform.provider, platform.instance_type, platform.region
+        ),
     ));
     for gpu in &platform.gpus {
-        rows.push(Row::new("GPU", format!("{} {} (driver {})", gpu.model, gpu.uuid, gpu.driver)));
+        rows.push(Row::new(
+            "GPU",
+            format!("{} {} (driver {})", gpu.model, gpu.uuid, gpu.driver),
+        ));
     }
 }
 
@@ -256,7 +279,10 @@ fn output_rows(certificate: &Certificate, log: Option<&CompleteLog<'_>>, rows: &
     }
     rows.push(Row::new("model hash", certificate.output_model_hash.to_string()));
     for output in certificate.outputs.iter().take(LIST_LIMIT) {
-        rows.push(Row::new("output", format!("{} ({})", output.path, bytes(output.size))));
+        rows.push(Row::new(
+            "output",
+            format!("{} ({})", output.path, bytes(output.size)),
+        ));
         rows.push(Row::new("", output.hash.to_string()));
     }
     more(certificate.outputs.len(), rows);
@@ -264,7 +290,10 @@ fn output_rows(certificate: &Certificate, log: Option<&CompleteLog<'_>>, rows: &
 
 fn more(found: usize, rows: &mut Vec<Row>) {
     if found > LIST_LIMIT {
-        rows.push(Row::new("", format!("… and {} more; `--json` lists all", found - LIST_LIMIT)));
+        rows.push(Row::new(
+            "",
+            format!("… and {} more; `--json` lists all", found - LIST_LIMIT),
+        ));
     }
 }
 
@@ -287,7 +316,11 @@ pub(crate) fn how_it_ended(log: &CompleteLog<'_>) -> String {
         ExecutionOutcome::OutOfMemory => "its memory limit was reached".to_owned(),
         _ => format!("exit status {}", finished.exit_code),
     };
-    let left = if log.outputs.tree.files == 0 { ", and it left no outputs" } else { "" };
+    let left = if log.outputs.tree.files == 0 {
+        ", and it left no outputs"
+    } else {
+        ""
+    };
     format!("{how} after {} s{left}", seconds(finished.wall_milliseconds))
 }
 
@@ -384,7 +417,18 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         let shown = [0, 999, 1000, 1999, 999_999, 1_000_000, u64::MAX].map(bytes);
-        assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "1.9 kB", "999.9 kB", "1.0 MB", "18446.7 PB"]);
+        assert_eq!(
+            shown,
+            [
+                "0 B",
+                "999 B",
+                "1.0 kB",
+                "1.9 kB",
+                "999.9 kB",
+                "1.0 MB",
+                "18446.7 PB"
+            ]
+        );
         assert_eq!(seconds(61_234), "61.2");
         assert_eq!(count(1, "file"), "1 file");
         assert_eq!(ranges(&["0".into(), "1".into(), "2".into()]), "0 to 2");

@@ -91,9 +91,8 @@ impl Delivery {
         let (cancelled, busy) = (Arc::clone(&self.cancelled), Arc::clone(&self.busy));
         let staging = tokio::task::spawn_blocking(move || {
             let _busy = busy.lock().unwrap_or_else(PoisonError::into_inner);
-            stage(&targets, &job, &parcel, &cancelled).or_else(|failure| {
-                stage_elsewhere(&targets, &rescue, &job, &parcel, &cancelled, failure)
-            })
+            stage(&targets, &job, &parcel, &cancelled)
+                .or_else(|failure| stage_elsewhere(&targets, &rescue, &job, &parcel, &cancelled, failure))
         });
         staging.await.map_err(|error| {
             Failure::new(Exit::DoesNotHold, "writing the results was interrupted").because(&error)
@@ -133,7 +132,8 @@ fn stage(targets: &Targets, job: &JobId, parcel: &Parcel, cancelled: &AtomicBool
     } = parcel;
     let mut published = Vec::new();
     let mut write = |target: PathBuf, bytes: &[u8]| {
-        files::write_new(&files::partial(&target, job), bytes).map_err(|error| unwritable(&target, &error))?;
+        files::write_new(&files::partial(&target, job), bytes)
+            .map_err(|error| unwritable(&target, &error))?;
         published.push(target);
         Ok::<_, Failure>(())
     };
@@ -167,7 +167,13 @@ fn stage(targets: &Targets, job: &JobId, parcel: &Parcel, cancelled: &AtomicBool
         })?;
     }
     let checked = outputs.then_some(folder.as_path());
-    let check = self_check(proof.as_bytes(), *nonce, root_pem.as_deref(), checked, &outcome.manifest)?;
+    let check = self_check(
+        proof.as_bytes(),
+        *nonce,
+        root_pem.as_deref(),
+        checked,
+        &outcome.manifest,
+    )?;
     Ok(Staged {
         targets: targets.clone(),
         job: job.clone(),
@@ -206,7 +212,8 @@ fn stage_elsewhere(
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    let failure = Failure::new(Exit::DoesNotHold, format!("could not write {}", path.display())).because(error);
+    let failure =
+        Failure::new(Exit::DoesNotHold, format!("could not write {}", path.display())).because(error);
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure
             .help("free some space, or name a place on a larger disk with `--output-bom` and `--outputs`"),
@@ -225,7 +232,11 @@ fn self_check(
     let mut anchors = TrustAnchors::pinned();
     if let Some(pem) = root_pem {
         anchors = anchors.with_root(pem.as_bytes()).map_err(|error| {
-            Failure::new(Exit::DoesNotHold, "the root of the simulated TPM is no trust anchor").because(&error)
+            Failure::new(
+                Exit::DoesNotHold,
+                "the root of the simulated TPM is no trust anchor",
+            )
+            .because(&error)
         })?;
     }
     let options = Options::new(anchors, Timestamp::now())
@@ -263,7 +274,11 @@ impl Staged {
                 .map_err(|error| unwritable(&to.outputs, &error))?;
         }
         // What an older proof had beside it belongs to nothing now.
-        for stale in to.files().iter().filter(|file| to.replace && !self.files.contains(file)) {
+        for stale in to
+            .files()
+            .iter()
+            .filter(|file| to.replace && !self.files.contains(file))
+        {
             files::remove(stale).map_err(|error| unwritable(stale, &error))?;
         }
         for staged in &self.files {

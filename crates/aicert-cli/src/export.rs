@@ -38,8 +38,9 @@ pub(crate) fn quote(certificate: &Certificate, folder: &Path, terminal: Terminal
         .ok_or_else(|| refused("its PCRs are not those of one bank".into()))?;
     let data = format!("{}\n", hex(&qualifying_data(&head, &quote.nonce)));
 
-    let unwritable =
-        |error: std::io::Error| Failure::misuse(format!("could not write to {}", folder.display())).because(&error);
+    let unwritable = |error: std::io::Error| {
+        Failure::misuse(format!("could not write to {}", folder.display())).because(&error)
+    };
     fs::create_dir(folder).map_err(|error| unwritable(error).help("name a folder that is not there yet"))?;
     for (name, bytes) in [
         ("ak.pem", key.as_bytes()),

@@ -16,9 +16,8 @@ pub(crate) fn init(args: &InitArgs, terminal: Terminal) -> Result<Exit, Failure>
     files::write_new(&args.path, TEMPLATE.as_bytes()).map_err(|error| {
         let failure = Failure::misuse(format!("could not write {shown}")).because(&error);
         match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                Failure::misuse(format!("{shown} is already there")).help("give another name: `aicert init NAME`")
-            }
+            io::ErrorKind::AlreadyExists => Failure::misuse(format!("{shown} is already there"))
+                .help("give another name: `aicert init NAME`"),
             _ => failure,
         }
     })?;

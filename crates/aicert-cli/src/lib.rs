@@ -35,7 +35,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are no errors; a closed pipe is nobody's fault.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Misuse } else { Exit::Holds }.into();
+            return if error.use_stderr() {
+                Exit::Misuse
+            } else {
+                Exit::Holds
+            }
+            .into();
         }
     };
     let terminal = Terminal::new(&cli.global);
@@ -56,7 +61,8 @@ pub fn needed_environment(arguments: &[OsString]) -> Option<(&'static str, &'sta
     #[cfg(not(feature = "tpm"))]
     let variable = ("TSS2_LOG", "all+NONE");
     let cli = Cli::try_parse_from(arguments).ok()?;
-    let runs = matches!(cli.command, Some(Command::Run(_))) || (cli.command.is_none() && cli.run != RunArgs::default());
+    let runs = matches!(cli.command, Some(Command::Run(_)))
+        || (cli.command.is_none() && cli.run != RunArgs::default());
     (runs && std::env::var_os(variable.0).is_none()).then_some(variable)
 }
 

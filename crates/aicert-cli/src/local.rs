@@ -60,8 +60,8 @@ impl LocalProvider {
             .mode(0o700)
             .create(&machines)
             .map_err(|error| storage("make the state folder", &machines, error))?;
-        let owner = fs::metadata(&machines)
-            .map_err(|error| storage("look at the state folder", &machines, error))?;
+        let owner =
+            fs::metadata(&machines).map_err(|error| storage("look at the state folder", &machines, error))?;
         if owner.uid() != rustix::process::geteuid().as_raw() || owner.mode() & 0o022 != 0 {
             return Err(CloudError::new(
                 CloudErrorKind::PermissionDenied,
@@ -248,9 +248,7 @@ impl CloudProvider for LocalProvider {
 
 fn storage(action: &str, path: &Path, error: io::Error) -> CloudError {
     let advice = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            Some("name a folder that you may write to with AICERT_STATE_DIR")
-        }
+        io::ErrorKind::PermissionDenied => Some("name a folder that you may write to with AICERT_STATE_DIR"),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("free some space, or name a folder on a larger disk with AICERT_STATE_DIR")
         }

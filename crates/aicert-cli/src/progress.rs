@@ -107,16 +107,18 @@ impl View {
 fn line(event: &ProgressEvent) -> Option<Text> {
     let begin = |step: &Step| Text::new().add(Style::Good, &format!("{:>12} ", name(*step)));
     Some(match event {
-        ProgressEvent::StepStarted { step, subject } => begin(step).plain(&format!("{} …", one_line(subject))),
+        ProgressEvent::StepStarted { step, subject } => {
+            begin(step).plain(&format!("{} …", one_line(subject)))
+        }
         ProgressEvent::StepFinished {
             step,
             subject,
             detail,
         } => begin(step).plain(&format!("{}: {}", one_line(subject), one_line(detail))),
         ProgressEvent::JobOutput { line, .. } => Text::new().dim("           │ ").plain(&job_line(line)),
-        ProgressEvent::Warning { message } => {
-            Text::new().add(Style::Caution, "warning: ").plain(&one_line(message))
-        }
+        ProgressEvent::Warning { message } => Text::new()
+            .add(Style::Caution, "warning: ")
+            .plain(&one_line(message)),
         _ => return None,
     })
 }
@@ -165,7 +167,9 @@ impl Bars {
                 let bar = self.bar(step, subject);
                 if let Some(total) = total.filter(|_| bar.length() != total) {
                     bar.set_length(total);
-                    bar.set_style(style("{prefix:>12} {msg} {bar:24} {binary_bytes}/{binary_total_bytes} {eta}"));
+                    bar.set_style(style(
+                        "{prefix:>12} {msg} {bar:24} {binary_bytes}/{binary_total_bytes} {eta}",
+                    ));
                 } else if total.is_none() && bar.position() == 0 && done > 0 {
                     bar.set_style(style("{prefix:>12} {msg} {spinner} {binary_bytes}"));
                 }
@@ -186,16 +190,19 @@ impl Bars {
 
     fn bar(&mut self, step: Step, subject: String) -> ProgressBar {
         let all = &self.all;
-        let bar = self.bars.entry((step, subject)).or_insert_with_key(|(step, subject)| {
-            // Complete before it is drawn for the first time.
-            let bar = ProgressBar::hidden()
-                .with_style(style("{prefix:>12} {msg} {spinner} {elapsed}"))
-                .with_prefix(name(*step))
-                .with_message(one_line(subject).chars().take(60).collect::<String>());
-            let bar = all.add(bar);
-            bar.enable_steady_tick(Duration::from_millis(100));
-            bar
-        });
+        let bar = self
+            .bars
+            .entry((step, subject))
+            .or_insert_with_key(|(step, subject)| {
+                // Complete before it is drawn for the first time.
+                let bar = ProgressBar::hidden()
+                    .with_style(style("{prefix:>12} {msg} {spinner} {elapsed}"))
+                    .with_prefix(name(*step))
+                    .with_message(one_line(subject).chars().take(60).collect::<String>());
+                let bar = all.add(bar);
+                bar.enable_steady_tick(Duration::from_millis(100));
+                bar
+            });
         bar.clone()
     }
 

@@ -18,7 +18,10 @@ use crate::output::Terminal;
 pub(crate) fn job_prefix(state: &Path) -> String {
     let state = std::fs::canonicalize(state).unwrap_or_else(|_| state.to_owned());
     let digest = FileDigest::of(state.as_os_str().as_encoded_bytes());
-    let hex: String = digest.as_bytes()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digest.as_bytes()[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("{hex}-")
 }
 
@@ -50,7 +53,9 @@ pub(crate) async fn recover(
     let jobs = runtime.leftovers().await.unwrap_or_default();
     for job in jobs.iter().filter(|job| job.as_str().starts_with(prefix)) {
         if !used.iter().any(|machine| machine.job == *job) && !is_new(provider, job).await {
-            terminal.warning(&format!("removing what is left of job {job}, which nothing else is known of"));
+            terminal.warning(&format!(
+                "removing what is left of job {job}, which nothing else is known of"
+            ));
             clean_up(runtime, job).await?;
         }
     }
@@ -59,10 +64,9 @@ pub(crate) async fn recover(
 
 /// Whether a job began after the machines were listed.
 async fn is_new(provider: &LocalProvider, job: &JobId) -> bool {
-    provider
-        .list()
-        .await
-        .map_or(true, |machines| machines.iter().any(|machine| machine.job == *job))
+    provider.list().await.map_or(true, |machines| {
+        machines.iter().any(|machine| machine.job == *job)
+    })
 }
 
 async fn clean_up(runtime: &dyn Runtime, job: &JobId) -> Result<(), Failure> {
@@ -94,7 +98,8 @@ fn describe(provider: &LocalProvider, machine: &MachineRecord) -> String {
     let proof = record.as_ref().and_then(|record| record.targets.first());
     let published = stage == Stage::Closed
         && proof.is_some_and(|proof| {
-            files::exists(proof) && !files::exists(&files::partial(proof, &machine.job))
+            files::exists(proof)
+                && !files::exists(&files::partial(proof, &machine.job))
                 && is_younger(proof, &journal)
         });
     if published {

@@ -38,8 +38,9 @@ pub(crate) fn report(published: Published, terminal: Terminal) -> Exit {
                 let log = targets.log();
                 let log = log.display();
                 terminal.error(
-                    &Failure::new(Exit::DoesNotHold, format!("the job failed: {how}"))
-                        .help(format!("what it printed is in {log}; the proof says that it failed, and certifies no model")),
+                    &Failure::new(Exit::DoesNotHold, format!("the job failed: {how}")).help(format!(
+                        "what it printed is in {log}; the proof says that it failed, and certifies no model"
+                    )),
                 );
             }
         }
@@ -72,7 +73,9 @@ pub(crate) fn report(published: Published, terminal: Terminal) -> Exit {
 fn written(published: &Published, targets: &Targets) -> Text {
     let mut text = Text::from("Wrote ").append(crate::run::shown(&targets.proof));
     if published.outputs {
-        text = text.plain(" and the outputs in ").append(crate::run::shown(&targets.outputs));
+        text = text
+            .plain(" and the outputs in ")
+            .append(crate::run::shown(&targets.outputs));
     }
     text.plain(".\n")
 }
@@ -88,7 +91,10 @@ fn files_json(published: &Published, targets: &Targets) -> serde_json::Value {
 }
 
 fn verify_command(published: &Published, targets: &Targets) -> Vec<String> {
-    let certified = published.check.as_ref().is_ok_and(|verified| verified.is_of_a_model());
+    let certified = published
+        .check
+        .as_ref()
+        .is_ok_and(|verified| verified.is_of_a_model());
     let verb = if certified { "verify" } else { "inspect" };
     let mut command: Vec<String> = ["aicert", verb].map(str::to_owned).into();
     command.push(targets.proof.display().to_string());

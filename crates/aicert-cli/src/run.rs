@@ -88,7 +88,9 @@ fn read_configuration(file: &Path) -> Result<(JobSpec, PathBuf), Failure> {
     let path = std::fs::canonicalize(file).map_err(unreadable)?;
     let size = std::fs::metadata(&path).map_err(unreadable)?.len();
     let text = if size > CONFIG_LIMIT {
-        return Err(Failure::misuse(format!("the configuration {shown} is larger than 1 MiB")));
+        return Err(Failure::misuse(format!(
+            "the configuration {shown} is larger than 1 MiB"
+        )));
     } else {
         std::fs::read_to_string(&path).map_err(unreadable)?
     };
@@ -106,7 +108,11 @@ fn read_configuration(file: &Path) -> Result<(JobSpec, PathBuf), Failure> {
 
 /// A folder of the user: named by a variable of ours, or below one of the XDG base directories.
 fn folder_from(own: &[&str], base: &str, default: &str) -> Result<PathBuf, Failure> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let found = own.iter().find_map(|name| set(name)).or_else(|| {
         let base = set(base)
             .filter(|path| path.is_absolute())
@@ -131,9 +137,8 @@ async fn drive(plan: &Plan, terminal: Terminal, signals: &mut Signals) -> Result
         targets: delivery.places(),
         simulated: matches!(plan.tpm, LocalTpm::Swtpm),
     };
-    let provider = LocalProvider::new(&plan.state, purpose).map_err(|error| {
-        Failure::new(Exit::DoesNotHold, error.message()).maybe_help(error.advice())
-    })?;
+    let provider = LocalProvider::new(&plan.state, purpose)
+        .map_err(|error| Failure::new(Exit::DoesNotHold, error.message()).maybe_help(error.advice()))?;
     let runtime = backends::runtime(&plan.cache)?;
 
     let (progress, renderer) = Renderer::start(terminal, tokio::runtime::Handle::current());
@@ -145,10 +150,13 @@ async fn drive(plan: &Plan, terminal: Terminal, signals: &mut Signals) -> Result
     drop(progress);
     renderer.finish();
     if let Err(Failure {
-        exit: Exit::Signal(_), ..
+        exit: Exit::Signal(_),
+        ..
     }) = &result
     {
-        terminal.note(&"Stopping the job and removing what it left … (once more to leave it to the next run)".into());
+        terminal.note(
+            &"Stopping the job and removing what it left … (once more to leave it to the next run)".into(),
+        );
     }
     delivery.cancel();
     tokio::select! {
@@ -183,7 +191,13 @@ async fn work(
             .maybe_help(error.advice())
             .with_causes_of(&error)
     })?;
-    recover::recover(provider, runtime.as_ref(), &recover::job_prefix(&plan.state), terminal).await?;
+    recover::recover(
+        provider,
+        runtime.as_ref(),
+        &recover::job_prefix(&plan.state),
+        terminal,
+    )
+    .await?;
     let machine = provision(provider, id, progress).await?;
     let tpm = backends::tpm(&plan.tpm, &provider.tpm_folder(&machine.id)).await?;
     let backends = Backends {
@@ -211,7 +225,11 @@ async fn work(
     delivery.stage(outcome, job.nonce, tpm.root_pem).await?.publish()
 }
 
-async fn provision(provider: &LocalProvider, id: &JobId, progress: &Progress) -> Result<MachineRecord, Failure> {
+async fn provision(
+    provider: &LocalProvider,
+    id: &JobId,
+    progress: &Progress,
+) -> Result<MachineRecord, Failure> {
     let request = MachineRequest {
         job: id.clone(),
         instance_type: None,
@@ -243,7 +261,10 @@ async fn clean_up(
         return Ok(());
     }
     // Containers first: while there are any, the record says whose they are.
-    runtime.clean_up(id).await.map_err(|error| Failure::new(Exit::DoesNotHold, error.message()))?;
+    runtime
+        .clean_up(id)
+        .await
+        .map_err(|error| Failure::new(Exit::DoesNotHold, error.message()))?;
     provider
         .destroy(&machine)
         .await
@@ -255,8 +276,9 @@ async fn clean_up(
 fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     // getrandom(2): up to 256 bytes come whole.
-    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Failure::new(Exit::DoesNotHold, "the system gives no random numbers").because(&error))?;
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).map_err(|error| {
+        Failure::new(Exit::DoesNotHold, "the system gives no random numbers").because(&error)
+    })?;
     Ok(bytes)
 }
 

@@ -32,7 +32,10 @@ impl Targets {
         };
         let Self { proof, outputs, .. } = &targets;
         if proof.file_name().is_none() {
-            return Err(Failure::misuse(format!("`--output-bom {}` names no file", proof.display())));
+            return Err(Failure::misuse(format!(
+                "`--output-bom {}` names no file",
+                proof.display()
+            )));
         }
         if outputs.file_name().is_none() {
             return Err(
@@ -45,8 +48,10 @@ impl Targets {
         }
         check_folder(outputs)?;
         if absolute(proof)?.starts_with(absolute(outputs)?) {
-            return Err(Failure::misuse("the proof cannot be inside the folder of the outputs")
-                .help("the outputs are what the proof speaks of: keep it beside them"));
+            return Err(
+                Failure::misuse("the proof cannot be inside the folder of the outputs")
+                    .help("the outputs are what the proof speaks of: keep it beside them"),
+            );
         }
         Ok(targets)
     }
@@ -77,7 +82,9 @@ impl Targets {
     pub(crate) fn all(&self) -> Vec<PathBuf> {
         let mut all = self.files();
         all.push(self.outputs.clone());
-        all.iter().filter_map(|path| std::path::absolute(path).ok()).collect()
+        all.iter()
+            .filter_map(|path| std::path::absolute(path).ok())
+            .collect()
     }
 
     /// The same names in another folder.
@@ -131,12 +138,17 @@ fn check_file(path: &Path, force: bool) -> Result<(), Failure> {
     let shown = path.display();
     let folder = files::folder_of(path);
     if !folder.is_dir() {
-        return Err(Failure::misuse(format!("there is no folder {}", folder.display()))
-            .help("make it, or name another place for the proof with `--output-bom`"));
+        return Err(
+            Failure::misuse(format!("there is no folder {}", folder.display()))
+                .help("make it, or name another place for the proof with `--output-bom`"),
+        );
     }
     if rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_err() {
-        return Err(Failure::misuse(format!("no permission to write to the folder {}", folder.display()))
-            .help("name another place for the proof with `--output-bom`"));
+        return Err(Failure::misuse(format!(
+            "no permission to write to the folder {}",
+            folder.display()
+        ))
+        .help("name another place for the proof with `--output-bom`"));
     }
     if files::exists(path) && !force {
         return Err(Failure::misuse(format!("{shown} is already there"))
@@ -152,12 +164,17 @@ fn check_folder(folder: &Path) -> Result<(), Failure> {
     let shown = folder.display();
     let parent = files::folder_of(folder);
     if !parent.is_dir() {
-        return Err(Failure::misuse(format!("there is no folder {}", parent.display()))
-            .help("make it, or name another place for the outputs with `--outputs`"));
+        return Err(
+            Failure::misuse(format!("there is no folder {}", parent.display()))
+                .help("make it, or name another place for the outputs with `--outputs`"),
+        );
     }
     if rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_err() {
-        return Err(Failure::misuse(format!("no permission to write to the folder {}", parent.display()))
-            .help("name another place for the outputs with `--outputs`"));
+        return Err(Failure::misuse(format!(
+            "no permission to write to the folder {}",
+            parent.display()
+        ))
+        .help("name another place for the outputs with `--outputs`"));
     }
     match fs::symlink_metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -194,7 +211,10 @@ mod tests {
         assert_eq!(renamed.anchor().unwrap(), Path::new("a/proof-j.ca.pem"));
         assert_eq!(renamed.outputs, Path::new("b/model-j"));
         let inside = targets("a/x", "b/x").inside(Path::new("c"));
-        assert_eq!((inside.proof.as_path(), inside.outputs.as_path()), (Path::new("c/x"), Path::new("c/x.outputs")));
+        assert_eq!(
+            (inside.proof.as_path(), inside.outputs.as_path()),
+            (Path::new("c/x"), Path::new("c/x.outputs"))
+        );
     }
 
     #[test]
@@ -207,7 +227,14 @@ mod tests {
         assert_eq!(targets.obstacle(), None);
         fs::write(targets.log(), "x").unwrap();
         assert_eq!(targets.obstacle(), Some(targets.log()));
-        assert_eq!(Targets { replace: true, ..targets.clone() }.obstacle(), None);
+        assert_eq!(
+            Targets {
+                replace: true,
+                ..targets.clone()
+            }
+            .obstacle(),
+            None
+        );
         fs::write(targets.outputs.join("x"), "x").unwrap();
         assert_eq!(targets.obstacle(), Some(targets.outputs.clone()));
     }

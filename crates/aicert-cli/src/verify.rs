@@ -200,14 +200,17 @@ fn read_manifest(path: &Path) -> Result<Option<Manifest>, Failure> {
         Failure::misuse(format!("could not read the manifest {}", path.display())).because(error)
     };
     let file = File::open(path).map_err(|error| unreadable(&error))?;
-    Manifest::read(BufReader::new(file))
-        .map(Some)
-        .map_err(|error| unreadable(&error).help("it belongs to another proof, or is damaged: remove it, and outputs are compared as a whole"))
+    Manifest::read(BufReader::new(file)).map(Some).map_err(|error| {
+        unreadable(&error).help(
+            "it belongs to another proof, or is damaged: remove it, and outputs are compared as a whole",
+        )
+    })
 }
 
 fn read_limited(path: &Path, limit: u64, what: &str) -> Result<Vec<u8>, Failure> {
-    let unreadable =
-        |error: &std::io::Error| Failure::misuse(format!("could not read {what} {}", path.display())).because(error);
+    let unreadable = |error: &std::io::Error| {
+        Failure::misuse(format!("could not read {what} {}", path.display())).because(error)
+    };
     let file = File::open(path).map_err(|error| unreadable(&error))?;
     let mut bytes = Vec::new();
     // One more than the limit, so that whoever reads the bytes sees that they are too many.
