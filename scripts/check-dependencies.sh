@@ -33,7 +33,8 @@ for forbidden in cc cmake bindgen pkg-config tokio async-trait; do
     fi
 done
 while read -r crate; do
-    [[ $crate == *-sys ]] && fail "aicert-verify has $crate in its dependency tree"
+    # linux-raw-sys is Rust: the numbers of system calls, for measuring directories.
+    [[ $crate == *-sys && $crate != linux-raw-sys ]] && fail "aicert-verify has $crate in its dependency tree"
 done < <(cargo tree --locked -p aicert-verify -e normal,build --prefix none --format '{p}' | cut -d' ' -f1 | sort -u)
 cargo check --locked --quiet -p aicert-verify --no-default-features || fail "aicert-verify does not build without default features"
 

@@ -71,7 +71,7 @@ if ! command -v docker >/dev/null; then
 fi
 
 rust=true
-command -v cargo >/dev/null || { rust=false; say "missing: Rust; install it from https://rustup.rs (rust-toolchain.toml names the version)"; }
+command -v cargo >/dev/null || { rust=false; say "missing: Rust; install it from https://rustup.rs (1.95 or newer)"; }
 
 if $check_only; then
     status=0

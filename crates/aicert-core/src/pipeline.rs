@@ -35,7 +35,7 @@ use crate::runtime::{
 use crate::spec::{InputSpec, JobSpec, RESOURCES_FOLDER, SOURCE_FOLDER};
 use crate::time::Timestamp;
 use crate::tpm::{PcrBank, PcrIndex, Quote, TpmBackend};
-use crate::tree::{Entry, LISTING_LIMIT, Tree};
+use crate::tree::{Entry, LISTING_LIMIT, MeasuredTree, Tree};
 
 /// The name of the journal in a workspace.
 pub const JOURNAL_FILE: &str = "journal.jsonl";
@@ -229,7 +229,7 @@ impl<'a> Run<'a> {
         let known_as = resolved
             .first()
             .map_or_else(|| measured.root.to_string(), |pin| pin.value.clone());
-        let detail = format!("{known_as}, {} files, {} bytes", measured.files, measured.bytes);
+        let detail = format!("{known_as}, {}", size_of(&measured));
         self.record(EventContent::InputMeasured(InputMeasured {
             name: spec.name.clone(),
             kind: spec.location.kind().into(),
@@ -456,10 +456,7 @@ impl<'a> Run<'a> {
         })
         .await?;
         let measured = tree.measured();
-        let detail = format!(
-            "{}, {} files, {} bytes",
-            measured.root, measured.files, measured.bytes
-        );
+        let detail = format!("{}, {}", measured.root, size_of(&measured));
         self.record(EventContent::OutputsMeasured(OutputsMeasured {
             folder: self.job.spec.outputs.clone(),
             tree: measured,
@@ -623,6 +620,11 @@ fn has_file(tree: &Tree, path: &str) -> bool {
     tree.entries()
         .iter()
         .any(|entry| entry.path().as_str() == path && !matches!(entry, Entry::Symlink { .. }))
+}
+
+fn size_of(tree: &MeasuredTree) -> String {
+    let files = if tree.files == 1 { "file" } else { "files" };
+    format!("{} {files}, {} bytes", tree.files, tree.bytes)
 }
 
 fn describe(report: &ExecutionReport) -> String {
