@@ -1,6 +1,8 @@
 //! Downloading what a requirements file names: with network, and with nothing else of the job in sight.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use aicert_core::event::Package;
 use aicert_core::progress::{Progress, Step};
@@ -11,7 +13,10 @@ use crate::engine::Engine;
 use crate::error::Fault;
 use crate::pip::{self, ROOT, Settings};
 use crate::requirements::Requirements;
-use crate::{sandbox, wheel};
+use crate::{failure, sandbox, wheel};
+
+const LOG: &str = "pip.log";
+const LOG_END: u64 = 8 << 20;
 
 /// Downloads packages as wheels, and measures them.
 pub(crate) async fn resolve(
@@ -67,7 +72,7 @@ pub(crate) async fn resolve(
 async fn from_cache(
     cache: Option<&Cache>,
     key: &Key,
-    into: &std::path::Path,
+    into: &Path,
     progress: &Progress,
 ) -> Result<Option<Vec<Package>>, Fault> {
     let Some(cache) = cache.cloned() else {
@@ -99,8 +104,12 @@ async fn download(
         format!("{ROOT}/settings/requirements.txt"),
         format!("{ROOT}/wheels"),
     );
+    let log = format!("{ROOT}/tmp/{LOG}");
+    let scratch = settings.scratch()?;
     let command = pip::command(&[
         "download",
+        "--log",
+        &log,
         "--only-binary=:all:",
         "--dest",
         &wheels,
@@ -111,7 +120,7 @@ async fn download(
         settings.mount()?,
         sandbox::bind(&request.into, &wheels, true)?,
         // pip unpacks here before it moves: on disk, as wheels of gigabytes do not fit a file system in memory.
-        sandbox::bind(&settings.scratch()?, &format!("{ROOT}/tmp"), true)?,
+        sandbox::bind(&scratch, &format!("{ROOT}/tmp"), true)?,
     ];
     let body = sandbox::container(&image, command, sandbox::user(engine), sandbox::Network::Bridge);
     let mut body = pip::with_mounts(body, mounts, true);
@@ -135,10 +144,23 @@ async fn download(
     engine.remove(&id).await?;
     let said = said?;
     if said.exit_code != 0 {
-        return Err(pip::download_failure(&said));
+        return Err(failure::download(&said, &end_of(&scratch.join(LOG))));
     }
     let into = request.into.clone();
     blocking(move || wheel::measure(&into)).await
+}
+
+/// The end of pip's own log, where it says why it failed; it is only searched, never shown, as it may hold credentials.
+fn end_of(log: &Path) -> String {
+    let read = || {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_END)))?;
+        let mut end = Vec::new();
+        file.take(LOG_END).read_to_end(&mut end)?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&end).into_owned())
+    };
+    read().unwrap_or_default()
 }
 
 /// Runs what reads and hashes files on a thread of its own.

@@ -15,7 +15,7 @@ use crate::engine::{Engine, labels};
 use crate::error::{Doing as _, Fault};
 use crate::owner::JOB_LABEL;
 use crate::pip::{self, ROOT, Settings};
-use crate::{sandbox, wheel};
+use crate::{failure, sandbox, wheel};
 
 /// Label with the key of a build: the base image and every file that was installed.
 const BUILD_LABEL: &str = "aicert.build";
@@ -186,7 +186,7 @@ async fn install_and_commit(
         let advice = "the wheels are those that were measured; if pip does not take them, try an image with a newer pip";
         return Err(Fault::told(
             RuntimeErrorKind::Dependencies,
-            pip::told("the packages could not be installed", &said),
+            failure::told("the packages could not be installed", &said),
             advice,
         ));
     }

@@ -6,6 +6,7 @@ mod dependencies;
 mod docker;
 mod engine;
 mod error;
+mod failure;
 mod gpu;
 mod image;
 mod install;

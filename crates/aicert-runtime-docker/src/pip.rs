@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::engine::Engine;
 use crate::error::Fault;
+use crate::failure;
 use crate::output::Lines;
 use crate::process::{Output, run_to_end};
 use crate::sandbox;
@@ -161,7 +162,7 @@ pub(crate) fn command(arguments: &[&str]) -> Vec<String> {
 pub(crate) struct Said {
     pub(crate) exit_code: i64,
     pub(crate) tail: Vec<String>,
-    /// Every line that tells of a connection that failed, which pip prints long before its last.
+    /// Whether any line told of a connection that failed, which pip prints long before its last.
     pub(crate) connection: bool,
 }
 
@@ -180,7 +181,7 @@ pub(crate) async fn run(
     };
     let mut take = |line: &str| {
         let line = settings.redact(line);
-        said.connection |= is_connection_failure(&line);
+        said.connection |= failure::is_connection(&line);
         show(&line);
         if said.tail.len() == TAIL {
             said.tail.remove(0);
@@ -214,84 +215,6 @@ pub(crate) fn with_mounts(
     host.tmpfs = Some([("/tmp".to_owned(), "rw,nosuid,nodev,mode=1777".to_owned())].into());
     body.working_dir = Some("/tmp".into());
     body
-}
-
-/// What pip's failure to download means.
-pub(crate) fn download_failure(said: &Said) -> Fault {
-    let text = said.tail.join("\n");
-    let has = |sign: &str| text.contains(sign);
-    let (what, advice) = if has("CERTIFICATE_VERIFY_FAILED") {
-        (
-            "the certificate of the package index is not trusted",
-            "give the certificates to trust as a CA bundle (SSL_CERT_FILE, or `packageIndex` in the configuration)",
-        )
-    } else if has("401") || has("403") || has("Unauthorized") || has("EOF when reading a line") {
-        (
-            "the package index asks for credentials, or refuses those it got",
-            "check the credentials of `packageIndex`",
-        )
-    } else if said.connection {
-        (
-            "the package index cannot be reached",
-            "check its address, and the network and proxy of this machine",
-        )
-    } else if has("ResolutionImpossible") || has("conflicting dependencies") {
-        (
-            "the requirements contradict each other",
-            "loosen one of the versions that pip names",
-        )
-    } else if has("DO NOT MATCH THE HASHES") {
-        (
-            "a package is not the one whose hash the requirements file has",
-            "check where it comes from before you change the hash",
-        )
-    } else if has("--require-hashes mode") {
-        (
-            "with a hash for one package there must be one for every package, dependencies included",
-            "let `pip-compile --generate-hashes` or `uv pip compile --generate-hashes` write the file",
-        )
-    } else if has("No matching distribution found") || has("Could not find a version") {
-        (
-            "there is no wheel of a package for this Python and this machine",
-            "check its name and version on the index; a package that comes as source alone is not installed: build a wheel of it, or use an image that has it",
-        )
-    } else if has("No module named pip") || has("No module named 'pip'") {
-        (
-            "the image has no pip",
-            "use an image with Python and pip, or leave the requirements file out",
-        )
-    } else if has("No space left on device") {
-        return Fault::told(
-            RuntimeErrorKind::Storage,
-            told("the disk is full", said),
-            "free some space and try again",
-        );
-    } else {
-        ("the packages could not be downloaded", "see what pip said")
-    };
-    Fault::told(RuntimeErrorKind::Dependencies, told(what, said), advice)
-}
-
-/// A message with pip's last lines.
-pub(crate) fn told(what: &str, said: &Said) -> String {
-    format!(
-        "{what} (pip ended with status {}); pip said last:\n  {}",
-        said.exit_code,
-        said.tail.join("\n  ")
-    )
-}
-
-fn is_connection_failure(line: &str) -> bool {
-    [
-        "Retrying (Retry",
-        "NewConnectionError",
-        "Max retries exceeded",
-        "ProxyError",
-        "Connection refused",
-        "Read timed out",
-    ]
-    .iter()
-    .any(|sign| line.contains(sign))
 }
 
 /// The address with user and password in it, as pip reads it; percent-encoded (RFC 3986, section 3.2.1).
@@ -431,28 +354,5 @@ mod tests {
         assert!(refused("https://u:p@example.org/", None).contains("credentials in it"));
         assert!(refused("file:///x", None).contains("none of http"));
         assert!(refused("https://example.org/", Some("token")).contains("no `:`"));
-    }
-
-    #[test]
-    fn failures_are_told_apart() {
-        let failure = |lines: &[&str], connection| {
-            let said = Said {
-                exit_code: 1,
-                tail: lines.iter().map(|&line| line.to_owned()).collect(),
-                connection,
-            };
-            download_failure(&said).to_string()
-        };
-        let missing =
-            "ERROR: Could not find a version that satisfies the requirement nope (from versions: none)";
-        assert!(failure(&[missing], false).starts_with("there is no wheel"));
-        assert!(failure(&[missing], true).starts_with("the package index cannot be reached"));
-        assert!(
-            failure(&["/usr/bin/python3: No module named pip"], false).starts_with("the image has no pip")
-        );
-        assert!(
-            failure(&["SSLError(... CERTIFICATE_VERIFY_FAILED ...)", missing], true)
-                .starts_with("the certificate")
-        );
     }
 }

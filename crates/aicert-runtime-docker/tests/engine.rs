@@ -1,4 +1,5 @@
 //! Engines and images that are not there, or not as they should be.
+#![allow(clippy::unwrap_used)] // what helps a test may fail it
 
 mod common;
 
@@ -179,4 +180,90 @@ async fn gpus_that_are_not_there_are_not_given() {
         "{error}"
     );
     assert!(error.advice().is_some());
+}
+
+#[tokio::test]
+async fn what_a_dead_process_left_is_found_and_removed() {
+    let Some(runtime) = common::runtime().await else {
+        return;
+    };
+    let docker = |arguments: &[&str]| {
+        let output = std::process::Command::new("docker")
+            .args(arguments)
+            .output()
+            .expect("the command docker");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let job: aicert_core::runtime::JobId = common::prefix().parse().unwrap();
+    let label = format!("aicert.job={job}");
+    // A process of an earlier boot.
+    let owner = "aicert.owner=00000000-0000-0000-0000-000000000000:1:1:1";
+    let container = docker(&[
+        "run",
+        "--detach",
+        "--label",
+        &label,
+        "--label",
+        owner,
+        "aicert/python:3.11",
+        "sleep",
+        "600",
+    ]);
+    let image = docker(&["commit", "--pause=false", &container]);
+    assert!(!container.is_empty() && !image.is_empty());
+
+    assert!(runtime.leftovers().await.unwrap().contains(&job));
+    runtime.clean_up(&job).await.unwrap();
+    assert!(!runtime.leftovers().await.unwrap().contains(&job));
+    assert_eq!(
+        docker(&[
+            "ps",
+            "--all",
+            "--quiet",
+            "--no-trunc",
+            "--filter",
+            &format!("label={label}")
+        ]),
+        ""
+    );
+    assert_eq!(
+        docker(&[
+            "images",
+            "--quiet",
+            "--no-trunc",
+            "--filter",
+            &format!("label={label}")
+        ]),
+        ""
+    );
+}
+
+#[tokio::test]
+#[ignore = "takes half a minute, and the image away from other tests"]
+async fn the_other_python_is_built_when_it_is_not_there() {
+    let Some(runtime) = common::runtime().await else {
+        return;
+    };
+    std::process::Command::new("docker")
+        .args(["image", "rm", "--force", "aicert/python:3.13"])
+        .output()
+        .unwrap();
+    let (progress, mut events) = Progress::channel(1_000);
+    let image = runtime
+        .resolve_image(&ImageSpec::Python { minor: 13 }, &progress)
+        .await
+        .unwrap();
+    assert_eq!(image.requested, "aicert/python:3.13");
+    assert!(
+        std::iter::from_fn(|| events.try_recv().ok()).count() > 10,
+        "the build shows how far it is"
+    );
+    assert_eq!(runtime.default_command(image.digest).await.unwrap(), ["python3"]);
+    assert_eq!(
+        runtime
+            .resolve_image(&ImageSpec::Python { minor: 13 }, &progress)
+            .await
+            .unwrap(),
+        image
+    );
 }

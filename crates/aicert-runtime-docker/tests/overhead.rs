@@ -1,4 +1,5 @@
 //! Measurements, for people: `cargo test -p aicert-runtime-docker --release --test overhead -- --ignored --nocapture`.
+#![allow(clippy::unwrap_used)] // what helps a test may fail it
 
 mod common;
 

@@ -1,4 +1,6 @@
-//! What the tests against a real engine share.
+//! What the tests against a real engine share; each uses a part of it.
+#![allow(dead_code)]
+#![allow(clippy::print_stdout)] // a skipped test says so
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
