@@ -353,3 +353,165 @@ pathlib.Path("/workspace/outputs/found.json").write_text(json.dumps(found))
             .contains("s3cr3t")
     );
 }
+
+/// Whatever shells make of `;`, `$(…)`, backquotes, quotes and leading dashes: here they are letters.
+#[test]
+fn names_and_values_reach_no_shell() {
+    if !(tools::have("swtpm") && tools::have_docker() && tools::have("git")) {
+        return;
+    }
+    let scene = Scene::new(AICERT);
+    let evil = "a;$(touch${IFS}pwned)`touch${IFS}pwned`&touch'\"|pwned";
+    let program = "import os, sys\nout = '/workspace/outputs/'\n\
+                   open(out + os.environ['EVIL'].replace('/', '_'), 'w').write(os.environ['EVIL'])\n\
+                   open(out + '--version', 'w').write(repr(sys.argv))\n";
+    scene.write(&format!("code/{evil}.py"), program);
+    scene.git("code");
+    let folder = scene.path().join("code");
+    let branched = Command::new("git")
+        .args(["branch", "x;$(touch-pwned)"])
+        .current_dir(&folder)
+        .status()
+        .unwrap();
+    assert!(branched.success());
+    let quoted = serde_json::to_string(&format!("{evil}.py")).unwrap();
+    let value = serde_json::to_string(evil).unwrap();
+    scene.configure(&format!(
+        "source: {{type: git, gitRepo: ./code, branch: \"x;$(touch-pwned)\"}}\n\
+         pythonEntryPoint: {quoted}\nenvironment: {{EVIL: {value}}}\n"
+    ));
+    scene
+        .run(&["run", "--quiet", "--output-bom", "proof.json", "--outputs", "out"])
+        .expect(0);
+    assert_eq!(
+        fs::read_to_string(scene.path().join("out").join(evil)).unwrap(),
+        evil
+    );
+    assert!(scene.path().join("out/--version").exists());
+    let proof = proof(&scene);
+    assert_eq!(
+        event(&proof, "execution_started")["environment"][0]["value"],
+        evil
+    );
+    assert_eq!(
+        event(&proof, "input_measured")["requested"][0]["value"],
+        "x;$(touch-pwned)"
+    );
+    let left: Vec<_> = walk(scene.path())
+        .into_iter()
+        .filter(|path| path.ends_with("pwned"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    scene
+        .run(&[
+            "verify",
+            "proof.json",
+            "--trust-anchor",
+            "proof.ca.pem",
+            "--outputs",
+            "out",
+        ])
+        .expect(0);
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .flat_map(|entry| {
+            if entry.file_type().unwrap().is_dir() {
+                walk(&entry.path())
+            } else {
+                vec![entry.path()]
+            }
+        })
+        .filter(|path| path.file_name().is_some_and(|name| name == "pwned"))
+        .collect()
+}
+
+/// More files than an event lists: the listing rides beside the proof, and the proof holds without it.
+#[test]
+fn many_outputs_have_a_manifest() {
+    if !(tools::have("swtpm") && tools::have_docker()) {
+        return;
+    }
+    let scene = Scene::new(AICERT);
+    scene.python_job("for i in range(1500): open(f'/workspace/outputs/{i:04}', 'w').write(str(i))\n");
+    scene
+        .run(&["run", "--quiet", "--output-bom", "proof.json", "--outputs", "out"])
+        .expect(0);
+    assert_eq!(event(&proof(&scene), "outputs_measured")["tree"]["files"], 1500);
+    let check = [
+        "verify",
+        "proof.json",
+        "--trust-anchor",
+        "proof.ca.pem",
+        "--outputs",
+        "out",
+    ];
+    scene.run(&check).expect(0);
+    fs::write(scene.path().join("out/0777"), "other").unwrap();
+    let refused = scene.run(&check).expect(1);
+    assert!(refused.all().contains("0777"), "{}", refused.all());
+    // Without the manifest the difference cannot be named, but it is found.
+    let manifest = scene.path().join("proof.json.manifest");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::remove_file(&manifest).unwrap();
+    scene.run(&check).expect(1);
+    fs::write(scene.path().join("out/0777"), "777").unwrap();
+    scene.run(&check).expect(0);
+    // A manifest of somebody else is no help to them.
+    fs::write(&manifest, text.replacen("\"size\":3", "\"size\":4", 1)).unwrap();
+    assert_ne!(scene.run(&check).code, Some(0));
+}
+
+#[test]
+fn any_container_image_can_run_a_job_and_time_limits_hold() {
+    if !(tools::have("swtpm") && tools::have_docker()) {
+        return;
+    }
+    let scene = Scene::new(AICERT);
+    // Makes sure that the image is there.
+    scene.python_job("open('/workspace/outputs/model', 'w').write('x')\n");
+    scene
+        .run(&[
+            "run",
+            "--quiet",
+            "--output-bom",
+            "first.json",
+            "--outputs",
+            "first",
+        ])
+        .expect(0);
+    let run = |command: &str, more: &str| {
+        scene.write(
+            "aicert.yaml",
+            format!(
+                "kind: container\nimage: aicert/python:3.11\ncommand: {command}\nsource: {{type: directory, path: ./src}}\n\
+                 {more}machine: {{provider: local, tpm: swtpm}}\n"
+            ),
+        );
+        scene.run(&["run", "--force", "--output-bom", "proof.json", "--outputs", "out"])
+    };
+    run(
+        "[python3, -c, \"open('/workspace/outputs/model', 'w').write('y')\"]",
+        "",
+    )
+    .expect(0);
+    assert_eq!(
+        event(&proof(&scene), "execution_started")["command"][0],
+        "python3"
+    );
+    fs::remove_dir_all(scene.path().join("out")).unwrap();
+    let late =
+        "[python3, -c, \"import time; open('/workspace/outputs/model', 'w').close(); time.sleep(60)\"]";
+    let refused = run(late, "limits: {time: 1s}\n").expect(1);
+    assert!(refused.stderr.contains("time limit"), "{}", refused.stderr);
+    let proof = proof(&scene);
+    assert_eq!(
+        (&proof["result"], &event(&proof, "execution_finished")["outcome"]),
+        (&"failed".into(), &"timed_out".into())
+    );
+    scene
+        .run(&["verify", "proof.json", "--trust-anchor", "proof.ca.pem"])
+        .expect(1);
+}
