@@ -369,7 +369,7 @@ async fn files_are_exactly_those_in_git() {
         .tree
         .entries()
         .iter()
-        .map(|entry| name_and_executable(entry))
+        .map(name_and_executable)
         .collect();
     assert!(
         listed.contains(&("run".into(), true)) && listed.contains(&("src/main.py".into(), false)),
