@@ -91,7 +91,7 @@ async fn download(
         .into
         .parent()
         .map_or_else(|| PathBuf::from("/"), PathBuf::from);
-    let mut settings = Settings::new(&parent)?;
+    let mut settings = Settings::private(&parent)?;
     settings.write_index(&request.index)?;
     settings.write("requirements.txt", requirements.text.as_bytes())?;
 

@@ -1,9 +1,12 @@
 //! From a base image and measured wheels to the image that the job runs in, without network.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use aicert_core::digest::ImageDigest;
+use aicert_core::event::Package;
 use aicert_core::progress::Step;
 use aicert_core::runtime::{BuildRequest, RuntimeErrorKind};
 use bollard::models::{ContainerConfig, ImageConfig, ImageInspect};
@@ -100,13 +103,17 @@ async fn install(
     kept: bool,
 ) -> Result<ImageDigest, Fault> {
     let (folder, packages) = (request.packages_dir.clone(), request.packages.clone());
-    blocking(move || wheel::check(&folder, &packages)).await?;
+    blocking(move || {
+        wheel::check(&folder, &packages)?;
+        readable(&folder, &packages)
+    })
+    .await?;
 
     let parent = request
         .packages_dir
         .parent()
         .map_or_else(|| PathBuf::from("/"), PathBuf::from);
-    let settings = Settings::new(&parent)?;
+    let settings = Settings::open(&parent)?;
     settings.write("pip.conf", INSTALL_SETTINGS.as_bytes())?;
     let list: String = request
         .packages
@@ -152,6 +159,19 @@ async fn install(
     let result = install_and_commit(engine, request, key, config, kept, &id, &settings).await;
     engine.remove(&id).await?;
     result
+}
+
+/// Lets the root of a container read the wheels, which without capabilities reads only what everybody may. The folder
+/// that theirs is in keeps others out.
+fn readable(folder: &Path, packages: &[Package]) -> Result<(), Fault> {
+    let set = |path: &Path, mode| {
+        let set = fs::set_permissions(path, fs::Permissions::from_mode(mode));
+        set.map_err(|error| Fault::file("change the mode of", path, error))
+    };
+    set(folder, 0o755)?;
+    packages
+        .iter()
+        .try_for_each(|package| set(&wheel::file_in(folder, package)?, 0o644))
 }
 
 /// What pip is told beyond its arguments, as versions of pip that do not know a setting pass over it in a file. Bytecode

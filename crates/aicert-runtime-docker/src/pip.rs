@@ -1,14 +1,14 @@
 //! pip in a container: its settings, its output, and what its errors mean.
 
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use aicert_core::runtime::RuntimeErrorKind;
 use aicert_core::secret::Secret;
 use aicert_core::spec::PackageIndex;
 use bollard::models::{ContainerCreateBody, Mount};
-use std::io::Write as _;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -24,40 +24,72 @@ const SCRIPT: &str = include_str!("pip.py");
 pub(crate) const ROOT: &str = "/tmp/aicert";
 const TAIL: usize = 25;
 
-/// The folder with pip's settings that a container sees, readable for this user alone and removed after use.
+/// The folder with pip's settings that a container sees, removed after use.
 pub(crate) struct Settings {
     folder: TempDir,
     secrets: Vec<Secret>,
+    modes: Modes,
+}
+
+struct Modes {
+    folder: u32,
+    file: u32,
 }
 
 impl Settings {
-    /// Makes the folder in `parent`, with the script that runs pip.
-    pub(crate) fn new(parent: &Path) -> Result<Self, Fault> {
+    /// Makes a folder in `parent` that only this user, in the container and outside, can read.
+    pub(crate) fn private(parent: &Path) -> Result<Self, Fault> {
+        Self::new(
+            parent,
+            Modes {
+                folder: 0o700,
+                file: 0o600,
+            },
+        )
+    }
+
+    /// Makes a folder without secrets, for a container that runs as root: without capabilities, root reads only what
+    /// everybody may.
+    pub(crate) fn open(parent: &Path) -> Result<Self, Fault> {
+        Self::new(
+            parent,
+            Modes {
+                folder: 0o755,
+                file: 0o644,
+            },
+        )
+    }
+
+    fn new(parent: &Path, modes: Modes) -> Result<Self, Fault> {
         let folder = tempfile::Builder::new().prefix(".pip-").tempdir_in(parent);
         let folder = folder.map_err(|error| Fault::file("make a folder in", parent, error))?;
         let settings = Self {
             folder,
             secrets: Vec::new(),
+            modes,
         };
+        let inner = settings.folder.path().join("settings");
+        let made = || {
+            fs::create_dir(&inner)?;
+            fs::set_permissions(&inner, Permissions::from_mode(settings.modes.folder))
+        };
+        made().map_err(|error| Fault::file("make", &inner, error))?;
         settings.write("pip.py", SCRIPT.as_bytes())?;
         Ok(settings)
     }
 
     /// Writes a file that the container sees under [`ROOT`]`/settings`.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), Fault> {
-        let folder = self.folder.path().join("settings");
-        let path = folder.join(name);
+        let path = self.folder.path().join("settings").join(name);
         let written = || {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&folder)?;
-            fs::OpenOptions::new()
+            // Private until it is written, whatever the mode it is to have.
+            let mut file = fs::OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
-                .open(&path)?
-                .write_all(content)
+                .open(&path)?;
+            file.write_all(content)?;
+            file.set_permissions(Permissions::from_mode(self.modes.file))
         };
         written().map_err(|error| Fault::file("write", &path, error))
     }
@@ -295,14 +327,12 @@ fn wrong_index(message: &str, advice: &str) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
     fn credentials_are_in_one_private_file_and_in_no_text() {
         let parent = tempfile::tempdir().unwrap();
-        let mut settings = Settings::new(parent.path()).unwrap();
+        let mut settings = Settings::private(parent.path()).unwrap();
         let index = PackageIndex {
             url: Some("https://example.org/simple".into()),
             credentials: Some(Secret::new("user:p@ss/word%".into())),
@@ -344,7 +374,7 @@ mod tests {
                 credentials,
                 ..PackageIndex::default()
             };
-            Settings::new(parent.path())
+            Settings::private(parent.path())
                 .unwrap()
                 .write_index(&index)
                 .unwrap_err()
