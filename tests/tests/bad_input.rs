@@ -134,7 +134,7 @@ fn a_repository_or_a_tag_that_is_not_there() {
         &scene,
         scene.run(&RUN),
         1,
-        "error: input \"nowhere\": could not fetch file://[DIR]/nowhere: there is no git repository
+        "error: input \"nowhere\": could not fetch file://[DIR]/nowhere: there is no such folder
 help: check the path of the repository",
     );
     scene.write("code/main.py", WRITES);
