@@ -3,6 +3,8 @@
 //! Every case runs the command as a user would. The words below are everything it prints about the error, with the
 //! folder of the test as `[DIR]`, ports as `[PORT]` and durations as `[TIME]`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Command;
@@ -352,7 +354,7 @@ async fn a_tpm_in_use() {
         .await
         .expect("a software TPM starts");
     let holder = tpm.instance().occupy().expect("a connection");
-    let error = tpm.second_client().await.err().expect("the TPM is in use");
+    let error = tpm.second_client().await.expect_err("the TPM is in use");
     let me = std::process::id().to_string();
     assert!(
         error.message().contains("in use") && error.message().contains(&me),

@@ -2,6 +2,8 @@
 //!
 //! What can be forged without a TPM is in the tests of `aicert-verify`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use aicert_core::certificate::{Base64, Certificate, qualifying_data};
 use aicert_core::digest::FileDigest;
 use aicert_core::event::{EventContent, JobResult, Pin, PinKind};

@@ -1,5 +1,7 @@
 //! A run that is killed at any instant: never a proof, nothing left running, and the next start says what happened.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
