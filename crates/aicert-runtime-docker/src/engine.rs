@@ -92,6 +92,9 @@ impl Engine {
     }
 
     /// Creates a container for a job, and returns its id. The creation goes on if the future is dropped.
+    ///
+    /// An image that declares volumes is refused: the engine would mount them over whatever is at their place, and so
+    /// show the job other files than those that were measured, or take outputs away with the container.
     pub(crate) async fn create(&self, job: &JobId, mut body: ContainerCreateBody) -> Result<String, Fault> {
         body.labels.get_or_insert_default().extend(labels(job));
         let docker = self.docker.clone();
@@ -100,7 +103,36 @@ impl Engine {
                 .create_container(None::<CreateContainerOptions>, body)
                 .await
         });
-        Ok(creating.await?.doing("create a container")?.id)
+        let id = creating.await?.doing("create a container")?.id;
+        // What the engine made, not what the image says: a volume's path may lead through links of the image.
+        let volumes = self.volumes(&id).await?;
+        if volumes.is_empty() {
+            return Ok(id);
+        }
+        self.remove(&id).await?;
+        Err(Fault::told(
+            RuntimeErrorKind::Unsupported,
+            format!(
+                "the image declares volumes ({}), which would hide measured files, or take outputs away",
+                volumes.join(", ")
+            ),
+            "use an image without VOLUME: `docker export` a container of this one, and `docker import` the archive",
+        ))
+    }
+
+    /// The places of a container at which the engine mounts a volume; nothing here asks for one.
+    async fn volumes(&self, id: &str) -> Result<Vec<String>, Fault> {
+        let container = self
+            .docker
+            .inspect_container(id, None::<InspectContainerOptions>)
+            .await;
+        let mounts = container.doing(format!("inspect the container {id}"))?.mounts;
+        Ok(mounts
+            .into_iter()
+            .flatten()
+            .filter(|mount| mount.typ.as_deref() == Some("volume"))
+            .map(|mount| format!("{:?}", mount.destination.unwrap_or_default()))
+            .collect())
     }
 
     /// Runs what creates something in the engine to its end, whatever happens to the caller.

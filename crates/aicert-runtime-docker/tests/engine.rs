@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use aicert_core::progress::Progress;
-use aicert_core::runtime::{Runtime as _, RuntimeErrorKind};
+use aicert_core::runtime::{ExecutionRequest, Limits, Mount, Runtime as _, RuntimeErrorKind};
 use aicert_core::spec::{GpuRequest, ImageSpec};
 use aicert_runtime_docker::{DockerConfig, DockerRuntime};
 
@@ -180,6 +180,62 @@ async fn gpus_that_are_not_there_are_not_given() {
         "{error}"
     );
     assert!(error.advice().is_some());
+}
+
+#[tokio::test]
+async fn an_image_whose_volumes_would_hide_measured_files_is_refused() {
+    let Some(runtime) = common::runtime().await else {
+        return;
+    };
+    let docker = |arguments: &[&str]| {
+        let output = std::process::Command::new("docker").args(arguments).output();
+        String::from_utf8_lossy(&output.expect("the command docker").stdout)
+            .trim()
+            .to_owned()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (layer, source) = (folder.path().join("layer"), folder.path().join("src"));
+    std::fs::create_dir_all(source.join("lib")).unwrap();
+    std::fs::create_dir_all(layer.join("workspace/src/lib")).unwrap();
+    std::fs::write(source.join("lib/a"), "measured").unwrap();
+    std::fs::write(layer.join("workspace/src/lib/a"), "of the image").unwrap();
+    std::os::unix::fs::symlink("workspace/src", layer.join("link")).unwrap();
+
+    for volume in ["/workspace/src/lib", "/link/lib"] {
+        let container = docker(&["create", "aicert/python:3.11", "true"]);
+        docker(&["cp", &format!("{}/.", layer.display()), &format!("{container}:/")]);
+        let change = format!("VOLUME [\"{volume}\"]");
+        let image = docker(&["commit", "--change", &change, &container]);
+        docker(&["rm", &container]);
+        let job: aicert_core::runtime::JobId = common::prefix().parse().unwrap();
+        let request = ExecutionRequest {
+            job: job.clone(),
+            image: image.parse().unwrap(),
+            command: ["cat", "/workspace/src/lib/a"].map(str::to_owned).into(),
+            working_directory: "/".into(),
+            environment: Vec::new(),
+            mounts: vec![Mount {
+                host: source.clone(),
+                container: "/workspace/src".into(),
+                writable: false,
+            }],
+            gpus: Vec::new(),
+            limits: Limits::default(),
+            log_file: folder.path().join("log"),
+            progress: Progress::ignored(),
+        };
+        let result = runtime.run(request).await;
+        let left = docker(&["ps", "-aq", "--filter", &format!("label=aicert.job={job}")]);
+        docker(&["image", "rm", &image]);
+
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), RuntimeErrorKind::Unsupported, "{error}");
+        assert!(
+            error.message().contains(volume) && error.advice().is_some(),
+            "{error}"
+        );
+        assert_eq!(left, "");
+    }
 }
 
 #[tokio::test]
