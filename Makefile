@@ -20,7 +20,7 @@ demo: build ## Train a small model, certify it, verify the proof, and see a forg
 	@examples/penguins/demo.sh target/release/aicert
 
 test: setup ## Run all tests, against real TPM simulators and a real Docker
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --no-fail-fast
 
 lint: ## Format and clippy
 	$(CARGO) fmt --all --check
