@@ -5,14 +5,22 @@
 //! same bytes, insignificant white space aside: duplicate keys, other key orders, `\u0061` for `a`, `1.0` for `1` and
 //! unknown fields can therefore not carry a second meaning.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+
+use crate::text::printable;
 
 /// The largest integer that every JSON implementation represents exactly, plus one (RFC 7493, section 2.2).
 pub const INTEGER_LIMIT: u64 = 1 << 53;
 
-/// Says why a document was not accepted.
+/// What is shown of a message that quotes a document: in characters.
+const MESSAGE_LIMIT: usize = 500;
+
+/// Says why a document was not accepted. What is quoted from it is shortened, and escaped where it could fool a terminal.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -114,7 +122,7 @@ fn write_value(value: &Value, out: &mut Vec<u8>) -> Result<(), EncodeError> {
 }
 
 /// RFC 8785, section 3.2.2.2: the short escapes where JSON has one, `\u00xx` for other control characters, else UTF-8.
-fn write_string(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     for character in text.chars() {
         match character {
@@ -158,12 +166,10 @@ pub fn from_slice<T: DeserializeOwned + Serialize>(bytes: &[u8], limit: usize) -
     Ok(value)
 }
 
-/// serde_json ends its messages with the position, which is reported apart.
+/// serde_json ends its messages with the position, which is reported apart, and quotes names as they are.
 fn without_position(message: &str) -> String {
-    message
-        .rsplit_once(" at line ")
-        .map_or(message, |(text, _)| text)
-        .to_owned()
+    let text = message.rsplit_once(" at line ").map_or(message, |(text, _)| text);
+    printable(text, MESSAGE_LIMIT)
 }
 
 /// Compares `text` without its insignificant white space to `canonical`, which has none.
@@ -197,13 +203,65 @@ fn not_canonical(text: &[u8], offset: usize, expected: &[u8]) -> ReadError {
         .iter()
         .rposition(|&b| b == b'\n')
         .map_or(0, |newline| newline + 1);
-    let excerpt = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(24)]).into_owned();
+    let excerpt = |bytes: &[u8]| printable(&String::from_utf8_lossy(&bytes[..bytes.len().min(24)]), 24);
     ReadError::NotCanonical {
         line: before.iter().filter(|&&b| b == b'\n').count() + 1,
         column: offset - line_start + 1,
         found: excerpt(&text[offset..]),
         expected: excerpt(expected),
     }
+}
+
+/// Reads the next name of an object whose members have one order.
+pub(crate) fn expect_key<'de, M: MapAccess<'de>>(
+    map: &mut M,
+    name: &'static str,
+    of: &str,
+) -> Result<(), M::Error> {
+    match map.next_key::<String>()? {
+        Some(key) if key == name => Ok(()),
+        Some(key) => Err(M::Error::custom(format_args!(
+            "expected `{name}` in {of}, found `{key}`"
+        ))),
+        None => Err(M::Error::missing_field(name)),
+    }
+}
+
+/// Reads an array of at most `N` elements, so that a small document cannot become large in memory.
+pub(crate) fn at_most<'de, const N: usize, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Bounded<T, const N: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Bounded<T, N> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "an array of at most {N} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Vec<T>, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = array.next_element()? {
+                if elements.len() == N {
+                    return Err(A::Error::custom(format_args!(
+                        "an array has more than {N} elements"
+                    )));
+                }
+                elements.push(element);
+            }
+            Ok(elements)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded::<T, N>(PhantomData))
+}
+
+/// As [`at_most`], for an array that may be left out.
+pub(crate) fn at_most_if_there<'de, const N: usize, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    at_most::<N, D, T>(deserializer).map(Some)
 }
 
 #[cfg(test)]
@@ -293,6 +351,33 @@ mod tests {
             from_slice::<Sample>(accepted.as_bytes(), 10),
             Err(ReadError::TooLarge { .. })
         ));
+    }
+
+    #[test]
+    fn messages_quote_a_document_escaped_and_shortened() {
+        let hostile = "\u{1b}[2J\u{202e}";
+        let long = "x".repeat(100_000);
+        for text in [
+            format!(r#"{{"\u001b[2J\u202e{long}":1}}"#),
+            format!(r#"{{"{long}":1}}"#),
+            format!("{{\"name\":\"\\u0061{hostile}\",\"count\":1}}"),
+            "{\"name\":\"\u{9b}2J\",\"\u{9b}2J\":1}".to_owned(),
+        ] {
+            let error = from_slice::<Sample>(text.as_bytes(), 1 << 20)
+                .unwrap_err()
+                .to_string();
+            assert!(error.len() < 1_000, "{} bytes", error.len());
+            assert!(crate::text::deceives(&error).is_none(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn arrays_are_read_up_to_their_limit() {
+        #[derive(Debug, Deserialize)]
+        struct Few(#[serde(deserialize_with = "at_most::<2, _, _>")] Vec<u8>);
+        assert_eq!(serde_json::from_str::<Few>("[1,2]").unwrap().0, [1, 2]);
+        let error = serde_json::from_str::<Few>("[1,2,3]").unwrap_err();
+        assert!(error.to_string().contains("more than 2 elements"), "{error}");
     }
 
     proptest! {

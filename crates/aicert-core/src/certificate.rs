@@ -7,18 +7,21 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::canonical::{self, EncodeError, ReadError, to_jcs};
+use crate::canonical::{self, EncodeError, ReadError, at_most, to_jcs};
 use crate::digest::{FileDigest, LogHead, Nonce, PlatformHash, TreeRoot};
-use crate::event::{Event, Gpu, InputMeasured, JobResult, PinKind};
+use crate::event::{EVENT_LIMIT, Event, GPU_LIMIT, Gpu, INPUT_LIMIT, InputMeasured, JobResult, PinKind};
 use crate::log::CompleteLog;
 use crate::tpm::{PcrBank, PcrValues};
-use crate::tree::{Entry, TreePath};
+use crate::tree::{Entry, LISTING_LIMIT, TreePath};
 
 /// What stands before the log head and the nonce in a quote's qualifying data, with the zero byte that ends it.
 pub const QUOTE_DOMAIN: &[u8] = b"aicert/quote/v1\0";
 
 /// The largest proof file that is read.
 pub const SIZE_LIMIT: usize = 64 << 20;
+
+/// More certificates are not read; fewer are accepted.
+const CHAIN_LIMIT: usize = 64;
 
 /// Bytes that are base64 in the file (RFC 4648, section 4, with padding).
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -55,8 +58,10 @@ pub struct Certificate {
     /// Summary: whether the job succeeded.
     pub result: JobResult,
     /// Summary: the inputs.
+    #[serde(deserialize_with = "at_most::<INPUT_LIMIT, _, _>")]
     pub inputs: Vec<InputSummary>,
     /// Summary: the output files, while they are few enough to be listed.
+    #[serde(deserialize_with = "at_most::<LISTING_LIMIT, _, _>")]
     pub outputs: Vec<OutputSummary>,
     /// Summary: the root over all outputs.
     pub output_model_hash: TreeRoot,
@@ -65,6 +70,7 @@ pub struct Certificate {
     /// SHA-256 of the canonical form of `platform`.
     pub platform_hash: PlatformHash,
     /// The log.
+    #[serde(deserialize_with = "at_most::<EVENT_LIMIT, _, _>")]
     pub measurement_log: Vec<Event>,
     /// What firmware measured, as it wrote it; empty when the platform has no such log.
     pub boot_event_log: Base64,
@@ -131,6 +137,7 @@ pub struct Platform {
     /// Where it was.
     pub region: String,
     /// Its GPUs.
+    #[serde(deserialize_with = "at_most::<GPU_LIMIT, _, _>")]
     pub gpus: Vec<Gpu>,
 }
 
@@ -175,6 +182,7 @@ pub struct KeyEvidence {
     /// Its public area, `TPMT_PUBLIC`.
     pub public: Base64,
     /// X.509 certificates in DER: the key's own, then intermediates, then the root.
+    #[serde(deserialize_with = "at_most::<CHAIN_LIMIT, _, _>")]
     pub certificate_chain: Vec<Base64>,
 }
 

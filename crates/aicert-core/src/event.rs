@@ -6,7 +6,7 @@ use serde::de::{Error as _, MapAccess};
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize};
 
-use crate::canonical::{EncodeError, to_jcs};
+use crate::canonical::{EncodeError, at_most, expect_key, to_jcs};
 use crate::digest::{ConfigDigest, ImageDigest};
 use crate::time::Timestamp;
 use crate::tpm::{PcrBank, PcrIndex, TpmClock};
@@ -17,6 +17,20 @@ pub const EVENT_DOMAIN: &[u8] = b"aicert/event/v1\0";
 
 /// The version of this log format.
 pub const LOG_SCHEMA: &str = "aicert/log/v1";
+
+/// The largest number of inputs in a log.
+pub const INPUT_LIMIT: usize = 1_000;
+
+/// More events than a log with [`INPUT_LIMIT`] inputs has are not read.
+pub(crate) const EVENT_LIMIT: usize = INPUT_LIMIT + 100;
+
+/// More GPUs are not read.
+pub(crate) const GPU_LIMIT: usize = 1_024;
+
+const PIN_LIMIT: usize = 1_000;
+const PACKAGE_LIMIT: usize = 50_000;
+/// Linux accepts some 100,000 arguments and variables in all.
+const ARGUMENT_LIMIT: usize = 50_000;
 
 /// One event: its position, the PCR it is extended into (which follows from its type), and what happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,13 +133,7 @@ impl<'de> Deserialize<'de> for Event {
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Event, M::Error> {
-                let expect = |map: &mut M, name: &'static str| match map.next_key::<String>()? {
-                    Some(key) if key == name => Ok(()),
-                    Some(key) => Err(M::Error::custom(format_args!(
-                        "expected `{name}` in an event, found `{key}`"
-                    ))),
-                    None => Err(M::Error::missing_field(name)),
-                };
+                let expect = |map: &mut M, name| expect_key(map, name, "an event");
                 expect(&mut map, "seq")?;
                 let seq = map.next_value()?;
                 expect(&mut map, "pcr")?;
@@ -161,11 +169,12 @@ pub struct JobOpened {
     pub tool: Tool,
     /// SHA-256 of the configuration file.
     pub config: ConfigDigest,
-    /// When, by the clock of the machine that does the work.
+    /// When, by the clock of the machine that does the work; where that was set back, the time of the event before.
     pub time: Timestamp,
     /// The TPM's clock and counters; the quote must come from the same boot.
     pub tpm: TpmClock,
     /// The PCR banks that were active; every event is extended into each.
+    #[serde(deserialize_with = "at_most::<{ PcrBank::ALL.len() }, _, _>")]
     pub banks: Vec<PcrBank>,
 }
 
@@ -190,6 +199,7 @@ pub struct Machine {
     /// Where it is.
     pub region: String,
     /// The GPUs that the job may use.
+    #[serde(deserialize_with = "at_most::<GPU_LIMIT, _, _>")]
     pub gpus: Vec<Gpu>,
 }
 
@@ -216,7 +226,7 @@ pub struct Pin {
 }
 
 /// The kinds of [`Pin`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PinKind {
@@ -251,8 +261,10 @@ pub struct InputMeasured {
     /// Where it came from, without credentials.
     pub origin: String,
     /// What the configuration asked for.
+    #[serde(deserialize_with = "at_most::<PIN_LIMIT, _, _>")]
     pub requested: Vec<Pin>,
     /// What that turned out to be.
+    #[serde(deserialize_with = "at_most::<PIN_LIMIT, _, _>")]
     pub resolved: Vec<Pin>,
     /// Where it is in the container.
     pub destination: String,
@@ -275,6 +287,7 @@ pub struct ImageResolved {
 #[serde(deny_unknown_fields)]
 pub struct DependenciesMeasured {
     /// Every package, sorted by name; empty when nothing is installed.
+    #[serde(deserialize_with = "at_most::<PACKAGE_LIMIT, _, _>")]
     pub packages: Vec<Package>,
 }
 
@@ -312,19 +325,22 @@ pub struct Sealed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutionStarted {
-    /// When, by the clock of the machine that does the work.
+    /// When, by the clock of the machine that does the work; where that was set back, the time of the event before.
     pub time: Timestamp,
     /// The image it runs in.
     pub image: ImageDigest,
     /// The program and its arguments.
+    #[serde(deserialize_with = "at_most::<ARGUMENT_LIMIT, _, _>")]
     pub command: Vec<String>,
     /// The working directory.
     pub working_directory: String,
     /// The environment variables that aicert sets. Secrets are never among them.
+    #[serde(deserialize_with = "at_most::<ARGUMENT_LIMIT, _, _>")]
     pub environment: Vec<Variable>,
     /// The network the job has.
     pub network: Network,
     /// The UUIDs of the GPUs given to it.
+    #[serde(deserialize_with = "at_most::<GPU_LIMIT, _, _>")]
     pub gpus: Vec<String>,
 }
 
@@ -351,7 +367,7 @@ pub enum Network {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutionFinished {
-    /// When, by the clock of the machine that does the work.
+    /// When, by the clock of the machine that does the work; where that was set back, the time of the event before.
     pub time: Timestamp,
     /// How it ended.
     pub outcome: ExecutionOutcome,
@@ -388,9 +404,9 @@ pub struct OutputsMeasured {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Closed {
-    /// When, by the clock of the machine that does the work.
+    /// When, by the clock of the machine that does the work; where that was set back, the time of the event before.
     pub time: Timestamp,
-    /// Whether the job succeeded: it exited with 0 and left outputs.
+    /// Whether the job succeeded: it exited with 0 and left outputs with something in them.
     pub result: JobResult,
 }
 
@@ -398,7 +414,7 @@ pub struct Closed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobResult {
-    /// The job exited with 0 and left outputs.
+    /// The job exited with 0 and left outputs with something in them.
     Succeeded,
     /// Anything else.
     Failed,

@@ -29,6 +29,7 @@ pub mod runtime;
 pub mod secret;
 #[cfg(feature = "pipeline")]
 pub mod spec;
+mod text;
 pub mod time;
 pub mod tpm;
 pub mod tree;

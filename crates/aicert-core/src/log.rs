@@ -1,18 +1,20 @@
 //! The measurement log: the only source of truth about a job.
 
-use std::collections::HashSet;
+mod content;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::canonical::EncodeError;
 use crate::digest::LogHead;
 use crate::event::{
-    Closed, ContainerBuilt, DependenciesMeasured, Event, EventContent, ExecutionFinished, ExecutionOutcome,
-    ExecutionStarted, ImageResolved, InputMeasured, JobOpened, JobResult, LOG_SCHEMA, Machine,
-    OutputsMeasured,
+    Closed, ContainerBuilt, DependenciesMeasured, Event, EventContent, ExecutionFinished, ExecutionStarted,
+    ImageResolved, InputMeasured, JobOpened, JobResult, Machine, OutputsMeasured,
 };
 use crate::grammar::{GrammarError, Stage};
+use crate::time::Timestamp;
 use crate::tpm::{PcrBank, PcrIndex};
+
+pub use content::{RESOURCES_FOLDER, SOURCE_FOLDER};
 
 /// Says why events are no log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +113,17 @@ impl MeasurementLog {
         self.stage
     }
 
+    /// What the events so far make of the job: it succeeded when it exited with 0 and left outputs that are not all
+    /// empty; anything else, including that it has not ended, is a failure.
+    pub fn result(&self) -> JobResult {
+        content::result(&self.events)
+    }
+
+    /// The time of the last event that has one.
+    pub fn last_time(&self) -> Option<Timestamp> {
+        content::last_time(&self.events)
+    }
+
     /// SHA-256 over the SHA-256 digests of all events, in order.
     ///
     /// # Errors
@@ -193,164 +206,12 @@ impl MeasurementLog {
             });
         }
         let stage = self.stage.after(event.seq, &event.content)?;
-        self.check_content(&event.content)
-            .map_err(|message| LogError::Content {
-                seq: event.seq,
-                kind: event.content.type_name(),
-                message,
-            })?;
+        content::check(&self.events, &event.content).map_err(|message| LogError::Content {
+            seq: event.seq,
+            kind: event.content.type_name(),
+            message,
+        })?;
         Ok(stage)
-    }
-
-    fn check_content(&self, content: &EventContent) -> Result<(), String> {
-        match content {
-            EventContent::JobOpened(opened) => check_opened(opened),
-            EventContent::InputMeasured(input) => {
-                if self.inputs().any(|other| other.name == input.name) {
-                    return Err(format!("a second input has the name {:?}", input.name));
-                }
-                if self.inputs().any(|other| other.destination == input.destination) {
-                    return Err(format!(
-                        "a second input has the destination {:?}",
-                        input.destination
-                    ));
-                }
-                input.tree.check_listing().map_err(|error| error.to_string())?;
-                check_pins(input)
-            }
-            EventContent::DependenciesMeasured(dependencies) => check_packages(dependencies),
-            EventContent::Sealed(sealed) if sealed.events != self.events.len() as u64 => Err(format!(
-                "it seals {} events, the log has {}",
-                sealed.events,
-                self.events.len()
-            )),
-            EventContent::ExecutionStarted(started) => self.check_started(started),
-            EventContent::OutputsMeasured(outputs) => {
-                outputs.tree.check_listing().map_err(|error| error.to_string())
-            }
-            EventContent::Closed(closed) => self.check_closed(closed),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_started(&self, started: &ExecutionStarted) -> Result<(), String> {
-        for event in &self.events {
-            match &event.content {
-                EventContent::ContainerBuilt(built) if built.image != started.image => {
-                    return Err(format!(
-                        "it runs image {}, the one that was built is {}",
-                        started.image, built.image
-                    ));
-                }
-                EventContent::Machine(machine) => {
-                    if let Some(uuid) = started
-                        .gpus
-                        .iter()
-                        .find(|uuid| !machine.gpus.iter().any(|gpu| gpu.uuid == **uuid))
-                    {
-                        return Err(format!("it uses GPU {uuid:?}, which the machine does not have"));
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn check_closed(&self, closed: &Closed) -> Result<(), String> {
-        let mut succeeded = true;
-        for event in &self.events {
-            match &event.content {
-                EventContent::ExecutionFinished(finished) => {
-                    succeeded &= finished.exit_code == 0 && finished.outcome == ExecutionOutcome::Exited;
-                }
-                EventContent::OutputsMeasured(outputs) => succeeded &= outputs.tree.files > 0,
-                _ => {}
-            }
-        }
-        let derived = if succeeded {
-            JobResult::Succeeded
-        } else {
-            JobResult::Failed
-        };
-        if closed.result == derived {
-            Ok(())
-        } else {
-            Err(format!(
-                "it says {:?}, but exit status and outputs mean {derived:?}",
-                closed.result
-            ))
-        }
-    }
-}
-
-fn check_opened(opened: &JobOpened) -> Result<(), String> {
-    if opened.schema != LOG_SCHEMA {
-        return Err(format!(
-            "its format is {:?}, this software reads {LOG_SCHEMA:?}",
-            opened.schema
-        ));
-    }
-    if opened.banks.is_empty() || !opened.banks.is_sorted_by(|a, b| a < b) {
-        return Err("its PCR banks are none, or not sorted".into());
-    }
-    Ok(())
-}
-
-/// What was asked for exactly must be what was found: a difference is never only displayed.
-fn check_pins(input: &InputMeasured) -> Result<(), String> {
-    for asked in input.requested.iter().filter(|pin| pin.kind.is_exact()) {
-        let found: Vec<_> = input
-            .resolved
-            .iter()
-            .filter(|pin| pin.kind == asked.kind)
-            .collect();
-        if found.is_empty() || found.iter().any(|pin| pin.value != asked.value) {
-            return Err(format!(
-                "input {:?} was asked for as {}, but {} was measured",
-                input.name,
-                asked.value,
-                found.first().map_or("nothing of that kind", |pin| &pin.value)
-            ));
-        }
-    }
-    // A SHA-256 that is said to be resolved must be that of the file measured, which is then alone in its tree.
-    for pin in input
-        .resolved
-        .iter()
-        .filter(|pin| pin.kind == crate::event::PinKind::Sha256)
-    {
-        let measured = match input.tree.listing.as_deref() {
-            Some([entry]) => entry.hash().map(|hash| hash.to_string()),
-            _ => None,
-        };
-        if measured.as_deref() != Some(&pin.value) {
-            return Err(format!(
-                "input {:?} is said to have resolved to {}, but what was measured is {}",
-                input.name,
-                pin.value,
-                measured.as_deref().unwrap_or("not one file")
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_packages(dependencies: &DependenciesMeasured) -> Result<(), String> {
-    let mut files = HashSet::new();
-    if !dependencies
-        .packages
-        .is_sorted_by(|a, b| (&a.name, &a.version, &a.file) < (&b.name, &b.version, &b.file))
-    {
-        return Err("its packages are not sorted by name, or one stands twice".into());
-    }
-    match dependencies
-        .packages
-        .iter()
-        .find(|package| !files.insert(&package.file))
-    {
-        Some(package) => Err(format!("two packages are said to come from {:?}", package.file)),
-        None => Ok(()),
     }
 }
 

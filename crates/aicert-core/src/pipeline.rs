@@ -20,7 +20,7 @@ use crate::certificate::{
 use crate::digest::{ImageDigest, Nonce};
 use crate::event::{
     Closed, ContainerBuilt, DependenciesMeasured, EventContent, ExecutionFinished, ExecutionOutcome,
-    ExecutionStarted, Gpu, ImageResolved, InputMeasured, JobOpened, JobResult, LOG_SCHEMA, Machine, Network,
+    ExecutionStarted, Gpu, ImageResolved, InputMeasured, JobOpened, LOG_SCHEMA, Machine, Network,
     OutputsMeasured, Package, Sealed, Tool,
 };
 use crate::input::{FetchRequest, FetchedInput, InputSource};
@@ -39,6 +39,10 @@ use crate::tree::{Entry, LISTING_LIMIT, MeasuredTree, Tree};
 
 /// The name of the journal in a workspace.
 pub const JOURNAL_FILE: &str = "journal.jsonl";
+/// The name of the folder, in a workspace, that the job leaves its outputs in.
+pub const OUTPUTS_FOLDER: &str = "outputs";
+/// The name of the file, in a workspace, with what the job printed.
+pub const LOG_FILE: &str = "job.log";
 
 /// A job to run.
 #[derive(Debug, Clone)]
@@ -101,9 +105,9 @@ pub async fn run(job: &Job, backends: &Backends, progress: &Progress) -> Result<
     }
     let image = run.build_container().await?;
     run.seal().await?;
-    let report = run.execute(image, gpus).await?;
+    run.execute(image, gpus).await?;
     run.measure_outputs().await?;
-    run.close(&report).await?;
+    run.close().await?;
     run.certify().await
 }
 
@@ -345,11 +349,7 @@ impl<'a> Run<'a> {
         self.record(EventContent::Sealed(Sealed { events })).await
     }
 
-    async fn execute(
-        &mut self,
-        image: ImageDigest,
-        gpus: Vec<Gpu>,
-    ) -> Result<ExecutionReport, PipelineError> {
+    async fn execute(&mut self, image: ImageDigest, gpus: Vec<Gpu>) -> Result<(), PipelineError> {
         let command = match &self.job.spec.command {
             Some(command) => command.clone(),
             None => self.backends.runtime.default_command(image).await?,
@@ -366,7 +366,7 @@ impl<'a> Run<'a> {
             "/".to_owned()
         };
         self.record(EventContent::ExecutionStarted(ExecutionStarted {
-            time: Timestamp::now(),
+            time: self.now(),
             image,
             command: command.clone(),
             working_directory: working_directory.clone(),
@@ -390,7 +390,7 @@ impl<'a> Run<'a> {
         };
         let report = self.backends.runtime.run(request).await?;
         let finished = ExecutionFinished {
-            time: Timestamp::now(),
+            time: self.now(),
             outcome: report.outcome,
             exit_code: report.exit_code,
             wall_milliseconds: u64::try_from(report.wall.as_millis())
@@ -400,7 +400,7 @@ impl<'a> Run<'a> {
         self.record(EventContent::ExecutionFinished(finished)).await?;
         self.progress
             .finished(Step::Run, command.join(" "), describe(&report));
-        Ok(report)
+        Ok(())
     }
 
     fn mounts(&self) -> Vec<Mount> {
@@ -429,11 +429,11 @@ impl<'a> Run<'a> {
     }
 
     fn outputs_dir(&self) -> PathBuf {
-        self.job.workspace.join("outputs")
+        self.job.workspace.join(OUTPUTS_FOLDER)
     }
 
     fn log_file(&self) -> PathBuf {
-        self.job.workspace.join("job.log")
+        self.job.workspace.join(LOG_FILE)
     }
 
     async fn measure_outputs(&mut self) -> Result<(), PipelineError> {
@@ -464,27 +464,30 @@ impl<'a> Run<'a> {
         .await?;
         self.progress
             .finished(Step::Outputs, &self.job.spec.outputs, detail);
-        if tree.entries().is_empty() {
-            let message = format!("the job left nothing in {}", self.job.spec.outputs);
+        if tree.bytes() == 0 {
+            let message = format!(
+                "the job left nothing, or only what is empty, in {}",
+                self.job.spec.outputs
+            );
             self.progress.send(ProgressEvent::Warning { message });
         }
         self.keep_if_large(tree);
         Ok(())
     }
 
-    async fn close(&mut self, report: &ExecutionReport) -> Result<(), PipelineError> {
-        let left_outputs = self.log.events().iter().any(|event| matches!(&event.content, EventContent::OutputsMeasured(outputs) if outputs.tree.files > 0));
-        let succeeded = report.outcome == ExecutionOutcome::Exited && report.exit_code == 0 && left_outputs;
-        let result = if succeeded {
-            JobResult::Succeeded
-        } else {
-            JobResult::Failed
-        };
+    async fn close(&mut self) -> Result<(), PipelineError> {
         self.record(EventContent::Closed(Closed {
-            time: Timestamp::now(),
-            result,
+            time: self.now(),
+            result: self.log.result(),
         }))
         .await
+    }
+
+    /// The time, which never goes back within a log: where the clock was set back, the time of the event before counts.
+    fn now(&self) -> Timestamp {
+        self.log
+            .last_time()
+            .map_or_else(Timestamp::now, |last| last.max(Timestamp::now()))
     }
 
     /// Has the TPM sign, and assembles the certificate after checking that the TPM holds what the log says.

@@ -7,10 +7,8 @@ use crate::event::Variable;
 use crate::runtime::Limits;
 use crate::secret::Secret;
 
-/// Where the source is in the container.
-pub const SOURCE_FOLDER: &str = "/workspace/src";
-/// Where the resources are in the container.
-pub const RESOURCES_FOLDER: &str = "/workspace/resources";
+pub use crate::log::{RESOURCES_FOLDER, SOURCE_FOLDER};
+
 /// Where the job leaves its outputs unless it says otherwise.
 pub const OUTPUTS_FOLDER: &str = "/workspace/outputs";
 

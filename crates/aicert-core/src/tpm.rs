@@ -160,8 +160,13 @@ impl<'de> Deserialize<'de> for PcrValues {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut values = BTreeMap::new();
         for (index, text) in BTreeMap::<PcrIndex, String>::deserialize(deserializer)? {
+            // No bank has longer digests than SHA-512.
             let value = hex::decode(&text)
-                .map_err(|_| serde::de::Error::custom(format_args!("PCR {index} is not hexadecimal")))?;
+                .ok()
+                .filter(|value| value.len() <= PcrBank::Sha512.digest_len())
+                .ok_or_else(|| {
+                    serde::de::Error::custom(format_args!("PCR {index} is not hexadecimal, or too long"))
+                })?;
             values.insert(index, value);
         }
         Ok(Self(values))

@@ -7,10 +7,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{Error as _, MapAccess};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::canonical::to_jcs;
+use crate::canonical::{INTEGER_LIMIT, at_most_if_there, expect_key, write_string};
 use crate::digest::{FileDigest, TreeRoot};
 
 /// The largest listing that travels inside an event; a larger one rides beside the certificate as a manifest.
@@ -132,8 +133,8 @@ impl<'de> Deserialize<'de> for TreePath {
 }
 
 /// One file or symbolic link of a tree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "mode", rename_all = "lowercase", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "mode", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Entry {
     /// A regular file.
@@ -206,14 +207,85 @@ impl Entry {
         }
     }
 
+    /// Its canonical form (RFC 8785): members in alphabetical order. The size must be below 2^53.
+    fn leaf(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(192);
+        let mut member = |name: &[u8], text: &str| {
+            out.extend_from_slice(name);
+            write_string(text, &mut out);
+        };
+        match self {
+            Self::File { path, size, hash } | Self::Executable { path, size, hash } => {
+                let executable = matches!(self, Self::Executable { .. });
+                member(b"{\"hash\":", &hash.to_string());
+                member(b",\"mode\":", if executable { "executable" } else { "file" });
+                member(b",\"path\":", path.as_str());
+                out.extend_from_slice(format!(",\"size\":{size}}}").as_bytes());
+            }
+            Self::Symlink { path, target } => {
+                member(b"{\"mode\":", "symlink");
+                member(b",\"path\":", path.as_str());
+                member(b",\"target\":", target);
+                out.push(b'}');
+            }
+        }
+        out
+    }
+
     fn leaf_hash(&self) -> [u8; 32] {
-        // Strings and a size below 2^53 (checked in `Tree::from_entries`) always have a canonical form.
-        let leaf = to_jcs(self).unwrap_or_default();
         Sha256::new()
             .chain_update([0])
-            .chain_update(leaf)
+            .chain_update(self.leaf())
             .finalize()
             .into()
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    /// Reads members in the order in which they are written, so that nothing has to be kept until its kind is known.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Entry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an entry: an object with mode, path, size and hash or target, in this order")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entry, M::Error> {
+                let expect = |map: &mut M, name| expect_key(map, name, "an entry");
+                expect(&mut map, "mode")?;
+                let mode: String = map.next_value()?;
+                expect(&mut map, "path")?;
+                let path = map.next_value()?;
+                let entry = match mode.as_str() {
+                    "file" | "executable" => {
+                        expect(&mut map, "size")?;
+                        let size = map.next_value()?;
+                        expect(&mut map, "hash")?;
+                        Entry::file(path, mode == "executable", size, map.next_value()?)
+                    }
+                    "symlink" => {
+                        expect(&mut map, "target")?;
+                        let target = map.next_value()?;
+                        Entry::Symlink { path, target }
+                    }
+                    unknown => {
+                        let known = &["file", "executable", "symlink"];
+                        return Err(M::Error::unknown_variant(unknown, known));
+                    }
+                };
+                match map.next_key::<String>()? {
+                    Some(key) => Err(M::Error::custom(format_args!(
+                        "expected the end of an entry, found `{key}`"
+                    ))),
+                    None => Ok(entry),
+                }
+            }
+        }
+
+        deserializer.deserialize_map(Visitor)
     }
 }
 
@@ -303,7 +375,7 @@ impl Tree {
             }
             bytes = bytes
                 .checked_add(entry.size())
-                .filter(|sum| *sum < crate::canonical::INTEGER_LIMIT)
+                .filter(|sum| *sum < INTEGER_LIMIT)
                 .ok_or(TreeError::Size)?;
         }
         Ok(Self(entries))
@@ -434,6 +506,12 @@ impl InclusionProof {
     /// The root that this proof leads to; nothing when the proof is malformed. The caller compares it to the measured
     /// root *and* compares `files` to the measured count.
     pub fn root(&self) -> Option<TreeRoot> {
+        // Such entries are in no tree.
+        match &self.entry {
+            Entry::Symlink { path, target } => check_link(path, target).ok()?,
+            file if file.size() >= INTEGER_LIMIT => return None,
+            _ => {}
+        }
         // RFC 9162, section 2.1.3.2.
         if self.index >= self.files {
             return None;
@@ -471,7 +549,11 @@ pub struct MeasuredTree {
     /// The sum of their sizes.
     pub bytes: u64,
     /// The entries, when there are at most [`LISTING_LIMIT`]; otherwise they ride in the manifest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "at_most_if_there::<LISTING_LIMIT, _, _>"
+    )]
     pub listing: Option<Vec<Entry>>,
 }
 
@@ -528,6 +610,7 @@ impl MeasuredTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::canonical::to_jcs;
     use proptest::prelude::*;
 
     fn entry(path: &str) -> Entry {
@@ -655,7 +738,63 @@ mod tests {
         );
     }
 
+    #[test]
+    fn entries_are_read_in_one_order_and_to_the_end() {
+        let hash = FileDigest::of(b"");
+        let file = format!(r#"{{"mode":"file","path":"a","size":1,"hash":"{hash}"}}"#);
+        let read = |text: &str| serde_json::from_str::<Entry>(text);
+        assert_eq!(serde_json::to_string(&read(&file).unwrap()).unwrap(), file);
+        for (text, cause) in [
+            (
+                file.replace("\"mode\":\"file\",", ""),
+                "expected `mode` in an entry, found `path`",
+            ),
+            (file.replace("\"file\"", "\"fifo\""), "unknown variant `fifo`"),
+            (
+                file.replace("\"file\"", "\"symlink\""),
+                "expected `target` in an entry, found `size`",
+            ),
+            (
+                file.replace('}', ",\"more\":1}"),
+                "expected the end of an entry, found `more`",
+            ),
+            (file.replace("\"a\"", "\"../a\""), "cannot be measured"),
+            (format!("[{file}]"), "expected an entry"),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(cause), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn entries_that_are_in_no_tree_are_proven_by_nothing() {
+        let proof = |entry| InclusionProof {
+            entry,
+            index: 0,
+            files: 1,
+            hashes: Vec::new(),
+        };
+        let huge = Entry::file("a".parse().unwrap(), false, INTEGER_LIMIT, FileDigest::of(b""));
+        assert_eq!(proof(huge).root(), None);
+        let outside = Entry::Symlink {
+            path: "a".parse().unwrap(),
+            target: "/etc/passwd".into(),
+        };
+        assert_eq!(proof(outside).root(), None);
+        assert!(proof(entry("a")).root().is_some());
+    }
+
     proptest! {
+        #[test]
+        fn leaves_are_canonical_json(path in "[^/]{1,20}", target in "[^/]{1,20}", size in 0..INTEGER_LIMIT, executable: bool) {
+            if let Ok(path) = path.parse::<TreePath>() {
+                let file = Entry::file(path.clone(), executable, size, FileDigest::of(target.as_bytes()));
+                prop_assert_eq!(file.leaf(), to_jcs(&file).unwrap());
+                let link = Entry::Symlink { path, target };
+                prop_assert_eq!(link.leaf(), to_jcs(&link).unwrap());
+            }
+        }
+
         #[test]
         fn any_set_of_paths_is_a_tree_or_refused(paths in proptest::collection::vec("[ab./-]{1,6}", 0..12)) {
             let entries: Vec<_> = paths.iter().filter_map(|p| p.parse().ok()).map(|p: TreePath| entry(p.as_str())).collect();

@@ -1,7 +1,7 @@
 //! Step 8: is an input the one that the end user has in mind?
 
 use aicert_core::certificate::Certificate;
-use aicert_core::digest::{CommitId, FileDigest};
+use aicert_core::digest::{CommitId, FileDigest, TreeRoot};
 use aicert_core::event::{InputMeasured, PinKind};
 
 use crate::error::{Failure, Rejection, faults};
@@ -21,7 +21,14 @@ faults! {
         NotAHash {
             /// What was given.
             found: String,
-        } => Verifier, "{found:?} is no hash: expected `sha1:` with 40 hexadecimal digits (a git commit), `sha256:` with 64 (a file, or the root of a tree), or the digits alone", "give the commit or hash in one of these forms";
+        } => Verifier, "{found:?} is no hash: expected `sha1:` with 40 hexadecimal digits (a git commit), `sha256:` with 64 (a file), the digits alone, or `tree:sha256:` with 64 (the root of a tree)", "give the commit or hash in one of these forms";
+        /// What was given is the root of the input's tree, and was given as the hash of a file.
+        RootOfTree {
+            /// Its name.
+            name: String,
+            /// What was asked about.
+            found: String,
+        } => Verifier, "{found} is the root over the files of input {name:?}, not the SHA-256 of one file: somebody could make a file that has it", "if you mean the root, say `tree:{found}`";
         /// The input is another.
         Differs {
             /// Its name.
@@ -35,20 +42,37 @@ faults! {
 }
 
 /// A hash that an input can be known by.
+///
+/// The hash of a file and the root of a tree are told apart by whoever asks: what is hashed for a root is bytes that a
+/// file can hold as well, so that a file of 65 bytes can be made whose SHA-256 is the root of any tree.
 enum Asked {
     Commit(CommitId),
-    Sha256(FileDigest),
+    File(FileDigest),
+    Tree(TreeRoot),
 }
 
 impl Asked {
     fn parse(text: &str) -> Option<Self> {
         let lower = text.trim().to_ascii_lowercase();
+        if let Some(root) = lower.strip_prefix("tree:") {
+            let digits = root.strip_prefix("sha256:").unwrap_or(root);
+            return format!("sha256:{digits}").parse().map(Self::Tree).ok();
+        }
         let sha256 = lower.strip_prefix("sha256:").unwrap_or(&lower);
         let sha1 = lower.strip_prefix("sha1:").unwrap_or(&lower);
         let commit = format!("sha1:{sha1}").parse().map(Self::Commit);
         commit
-            .or_else(|_| format!("sha256:{sha256}").parse().map(Self::Sha256))
+            .or_else(|_| format!("sha256:{sha256}").parse().map(Self::File))
             .ok()
+    }
+
+    /// The kind of name, and the name.
+    fn name(&self) -> (&'static str, String) {
+        match self {
+            Self::Commit(commit) => ("commit", commit.to_string()),
+            Self::File(hash) => ("file", hash.to_string()),
+            Self::Tree(root) => ("tree", root.to_string()),
+        }
     }
 }
 
@@ -70,8 +94,8 @@ fn names(input: &InputMeasured) -> Vec<(&'static str, String)> {
 }
 
 impl Verified<Certificate> {
-    /// Checks that the input `name` is the one known by `hash`: a git commit (`sha1:…`), the hash of a single file or the
-    /// root of a tree (`sha256:…`), or the hexadecimal digits alone.
+    /// Checks that the input `name` is the one known by `hash`: a git commit (`sha1:…`), the hash of a single file
+    /// (`sha256:…`), the hexadecimal digits of either alone, or the root of a tree (`tree:sha256:…`).
     ///
     /// # Errors
     ///
@@ -96,13 +120,16 @@ impl Verified<Certificate> {
                 found,
             });
         };
-        let expected = match asked {
-            Asked::Commit(commit) => commit.to_string(),
-            Asked::Sha256(hash) => hash.to_string(),
-        };
+        let (kind, expected) = asked.name();
         let names = names(input);
-        if names.iter().any(|(_, known)| *known == expected) {
+        if names.contains(&(kind, expected.clone())) {
             return Ok(());
+        }
+        if kind == "file" && expected == input.tree.root.to_string() {
+            return fault(InputFault::RootOfTree {
+                name: name.to_owned(),
+                found: expected,
+            });
         }
         // Pins are text from the log: shown escaped.
         let found = names
@@ -112,7 +139,7 @@ impl Verified<Certificate> {
             .join(", ");
         fault(InputFault::Differs {
             name: name.to_owned(),
-            expected,
+            expected: format!("{kind} {expected}"),
             found,
         })
     }

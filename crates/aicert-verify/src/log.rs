@@ -127,11 +127,9 @@ impl AuthenticLog {
 /// Everything that is wrong with it.
 pub fn verify(boot: ExplainedBoot, events: &[Event]) -> Result<AuthenticLog, Vec<LogFault>> {
     let quote = boot.quote();
-    let mut faults = inspect(quote.quote().bank(), quote.quote().pcrs(), events);
-    let log = match read(events) {
-        Ok(log) => log,
-        // `inspect` has said so already.
-        Err(fault) => return Err(if faults.is_empty() { vec![fault] } else { faults }),
+    let (log, mut faults) = examine(quote.quote().bank(), quote.quote().pcrs(), events);
+    let Some(log) = log else {
+        return Err(faults);
     };
     if !log.head().is_ok_and(|head| head == quote.head) {
         faults.push(LogFault::AnotherLog {});
@@ -152,10 +150,14 @@ pub(crate) fn read(events: &[Event]) -> Result<MeasurementLog, LogFault> {
 
 /// What is wrong with events, whether or not the quote is authentic.
 pub(crate) fn inspect(bank: PcrBank, pcrs: &PcrValues, events: &[Event]) -> Vec<LogFault> {
+    examine(bank, pcrs, events).1
+}
+
+/// The log that events are, if they are a complete one, and everything that is wrong with them: something, if they are
+/// none.
+fn examine(bank: PcrBank, pcrs: &PcrValues, events: &[Event]) -> (Option<MeasurementLog>, Vec<LogFault>) {
     let mut faults = Vec::new();
-    if let Err(fault) = read(events) {
-        faults.push(fault);
-    }
+    let log = read(events).map_err(|fault| faults.push(fault)).ok();
     if let Some(EventContent::JobOpened(opened)) = events.first().map(|event| &event.content)
         && !opened.banks.contains(&bank)
     {
@@ -190,7 +192,7 @@ pub(crate) fn inspect(bank: PcrBank, pcrs: &PcrValues, events: &[Event]) -> Vec<
             (Err(fault), _) => faults.push(fault),
         }
     }
-    faults
+    (log, faults)
 }
 
 /// As [`MeasurementLog::replay`], for events that need not obey the grammar: so that both failures can be reported.
@@ -218,7 +220,12 @@ pub(crate) fn inspect_result(log: &CompleteLog<'_>) -> Option<LogFault> {
         ExecutionOutcome::OutOfMemory => "its memory limit was reached".to_owned(),
         other => format!("{other:?}"),
     };
+    let files = log.outputs.tree.files;
+    let content = match log.outputs.tree.bytes {
+        0 if files > 0 => ", all of them empty",
+        _ => "",
+    };
     Some(LogFault::JobFailed {
-        found: format!("{ended}, and left {} output files", log.outputs.tree.files),
+        found: format!("{ended}, and left {files} output files{content}"),
     })
 }

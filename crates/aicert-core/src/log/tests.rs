@@ -1,7 +1,8 @@
 use super::*;
 use crate::digest::{ConfigDigest, FileDigest, ImageDigest};
-use crate::event::{Gpu, Network, Package, Pin, PinKind, Sealed, Tool, Variable};
-use crate::time::Timestamp;
+use crate::event::{
+    ExecutionOutcome, Gpu, LOG_SCHEMA, Network, Package, Pin, PinKind, Sealed, Tool, Variable,
+};
 use crate::tpm::TpmClock;
 use crate::tree::{Entry, Tree};
 use proptest::prelude::*;
@@ -124,7 +125,7 @@ pub(crate) fn sample_contents() -> Vec<EventContent> {
     ]
 }
 
-fn log_of(contents: Vec<EventContent>) -> Result<MeasurementLog, LogError> {
+pub(crate) fn log_of(contents: Vec<EventContent>) -> Result<MeasurementLog, LogError> {
     MeasurementLog::from_events(
         contents
             .into_iter()

@@ -77,6 +77,67 @@ fn no_bit_of_a_chain_can_be_changed() {
     }
 }
 
+/// Small files that would become large in memory, or whose checks would take time that grows with the square of them.
+#[test]
+fn lists_without_end_are_refused_when_they_are_read() {
+    let honest = Recipe::default().build();
+    let text = serde_json::to_string(&honest).unwrap();
+    let event = serde_json::to_string(&honest.measurement_log[3]).unwrap();
+    let entry = serde_json::to_string(&file("a", b"")).unwrap();
+    let many = |item: &str| vec![item; 60_000].join(",");
+    for (from, to) in [
+        (
+            "\"measurement_log\":[",
+            format!("\"measurement_log\":[{},", many(&event)),
+        ),
+        (
+            "\"gpus\":[",
+            format!("\"gpus\":[{}", many(r#"{"model":"","uuid":"","driver":""}"#)),
+        ),
+        ("\"command\":[", format!("\"command\":[{},", many("\"\""))),
+        (
+            "\"environment\":[",
+            format!("\"environment\":[{}", many(r#"{"name":"","value":""}"#)),
+        ),
+        (
+            "\"requested\":[",
+            format!("\"requested\":[{},", many(r#"{"kind":"tag","value":""}"#)),
+        ),
+        ("\"banks\":[", format!("\"banks\":[{},", many("\"sha1\""))),
+        ("\"listing\":[", format!("\"listing\":[{entry},{},", many(&entry))),
+        (
+            "\"certificate_chain\":[",
+            format!("\"certificate_chain\":[{},", many("\"MAAA\"")),
+        ),
+        (
+            "\"outputs\":[",
+            format!(
+                "\"outputs\":[{},",
+                many(&serde_json::to_string(&honest.outputs[0]).unwrap())
+            ),
+        ),
+        (
+            "\"inputs\":[",
+            format!(
+                "\"inputs\":[{},",
+                many(&serde_json::to_string(&honest.inputs[0]).unwrap())
+            ),
+        ),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let rejection = Unverified::from_slice(text.replacen(from, &to, 1).as_bytes()).unwrap_err();
+        assert!(
+            rejection.to_string().contains("an array has more than"),
+            "{from}: {rejection}"
+        );
+    }
+    let value = "00".repeat(32);
+    assert!(text.contains(&value));
+    let rejection =
+        Unverified::from_slice(text.replacen(&value, &"00".repeat(65), 1).as_bytes()).unwrap_err();
+    assert!(rejection.to_string().contains("too long"), "{rejection}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 

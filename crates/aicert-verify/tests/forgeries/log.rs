@@ -322,3 +322,102 @@ fn what_accepts_failed_jobs_accepts_nothing_else() {
         "PCR 15 is"
     );
 }
+
+/// One example of each rule; the log's own tests have them all.
+#[test]
+fn a_log_that_makes_no_sense_is_refused_though_it_was_recorded() {
+    let outside = with!(InputMeasured, |input| if input.name == "code" {
+        input.destination = "/etc".into();
+    });
+    let over_inputs = with!(OutputsMeasured, |outputs| outputs.folder =
+        "/workspace/src/out".into());
+    let two_commits = with!(InputMeasured, |input| if input.name == "code" {
+        input.resolved.push(Pin {
+            kind: PinKind::Commit,
+            value: format!("sha1:{}", "cd".repeat(20)),
+        });
+    });
+    let no_commit = with!(InputMeasured, |input| if input.name == "code" {
+        input.resolved.clear();
+    });
+    let another_image = with!(ImageResolved, |image| image.requested =
+        format!("python@{}", aicert_core::digest::ImageDigest::of(b"other")));
+    let back_in_time = with!(Closed, |closed| closed.time =
+        aicert_core::time::Timestamp::from_unix(0));
+    for (contents, cause) in [
+        (outside, "its destination is \"/etc\""),
+        (over_inputs, "apart from the inputs"),
+        (two_commits, "two things of one kind"),
+        (no_commit, "does not say which commit it is"),
+        (another_image, "the image was asked for as sha256:"),
+        (back_in_time, "before that of an earlier event"),
+    ] {
+        refused!(
+            check(&proof(contents)),
+            Cause::Log(LogFault::Content { .. }),
+            cause
+        );
+    }
+}
+
+#[test]
+fn text_in_a_log_cannot_fool_a_terminal() {
+    let hostile = "\u{1b}[2J\u{202e}verified";
+    let name = with!(InputMeasured, |input| if input.name == "code" {
+        input.name = hostile.into();
+    });
+    let pins = with!(InputMeasured, |input| if input.name == "code" {
+        for pins in [&mut input.requested, &mut input.resolved] {
+            *pins = vec![Pin {
+                kind: PinKind::Commit,
+                value: hostile.into(),
+            }];
+        }
+    });
+    for contents in [name, pins] {
+        let rejection = check(&proof(contents)).unwrap_err().to_string();
+        assert!(rejection.contains("holds a control character"), "{rejection:?}");
+        assert!(!rejection.contains(['\u{1b}', '\u{202e}']), "{rejection:?}");
+    }
+    // Not even when the file cannot be read.
+    let text = proof(contents()).to_json();
+    for forged in [
+        text.replacen("\"version\"", "\"\\u001b[2J\\u202e\": 1, \"version\"", 1),
+        text.replacen("\"sealed\"", "\"\\u001b[2J\\u202e\"", 1),
+        text.replacen("\"seq\"", "\"\\u001b[2J\\u202e\"", 1),
+        text.replacen(
+            "\"version\"",
+            &format!("\"{}\": 1, \"version\"", "x".repeat(1 << 20)),
+            1,
+        ),
+    ] {
+        assert_ne!(forged, text);
+        let rejection = Unverified::from_slice(forged.as_bytes()).unwrap_err().to_string();
+        assert!(!rejection.contains(['\u{1b}', '\u{202e}']), "{rejection:?}");
+        assert!(rejection.len() < 2_000, "{} bytes", rejection.len());
+    }
+}
+
+#[test]
+fn outputs_without_a_byte_are_no_model() {
+    let link = aicert_core::tree::Entry::symlink("model".parse().unwrap(), "nowhere".into()).unwrap();
+    let link = aicert_core::tree::Tree::from_entries(vec![link])
+        .unwrap()
+        .measured();
+    for outputs in [link, tree(&[("model.bin", b"")])] {
+        let mut contents = with!(OutputsMeasured, |measured| measured.tree = outputs.clone());
+        refused!(
+            check(&proof(contents.clone())),
+            Cause::Log(LogFault::Content { kind: "closed", .. }),
+            "exit status and outputs mean Failed"
+        );
+        if let Some(EventContent::Closed(closed)) = contents.last_mut() {
+            closed.result = JobResult::Failed;
+        }
+        refused!(
+            check(&proof(contents)),
+            Cause::Log(LogFault::JobFailed { .. }),
+            "left 1 output files, all of them empty"
+        );
+    }
+}

@@ -161,10 +161,14 @@ fn an_input_is_known_by_commit_file_hash_and_tree_root() {
     for (name, hash) in [
         ("code", COMMIT.to_owned()),
         ("code", COMMIT[5..].to_uppercase()),
-        ("code", certificate.inputs[0].tree.to_string()),
+        ("code", format!("tree:{}", certificate.inputs[0].tree)),
         ("data", data.clone()),
         ("data", data[7..].to_owned()),
-        ("data", certificate.inputs[1].tree.to_string()),
+        ("data", format!("tree:{}", certificate.inputs[1].tree)),
+        (
+            "data",
+            format!("TREE:{}", &certificate.inputs[1].tree.to_string()[7..]),
+        ),
     ] {
         verified.check_input(name, &hash).unwrap();
     }
@@ -172,7 +176,7 @@ fn an_input_is_known_by_commit_file_hash_and_tree_root() {
         verified.check_input("code", &"cd".repeat(20)),
         Cause::Input(InputFault::Differs { .. }),
         &format!(
-            "input \"code\" is not sha1:{}; it is commit {COMMIT}, tree sha256:",
+            "input \"code\" is not commit sha1:{}; it is commit {COMMIT}, tree sha256:",
             "cd".repeat(20)
         )
     );
@@ -193,6 +197,8 @@ fn an_input_is_known_by_commit_file_hash_and_tree_root() {
         "md5:00",
         &"0".repeat(41),
         &format!("sha256:{}", "0".repeat(40)),
+        &format!("tree:sha1:{}", "0".repeat(40)),
+        &format!("tree:{COMMIT}"),
     ] {
         refused!(
             verified.check_input("code", wrong),
@@ -200,4 +206,57 @@ fn an_input_is_known_by_commit_file_hash_and_tree_root() {
             "is no hash"
         );
     }
+}
+
+/// What is hashed for the root of a tree is `0x01` and two hashes: a file can hold these 65 bytes, and have the root of
+/// a data set that everybody knows as its SHA-256.
+#[test]
+fn a_file_made_to_have_the_root_of_a_data_set_is_not_that_data_set() {
+    use aicert_core::canonical::to_jcs;
+    use aicert_core::digest::FileDigest;
+    use aicert_core::event::{Pin, PinKind};
+    use sha2::{Digest as _, Sha256};
+
+    let data_set = tree_of(vec![file("a", b"1"), file("b", b"2")]);
+    let leaf = |entry: &Entry| {
+        Sha256::new()
+            .chain_update([0])
+            .chain_update(to_jcs(entry).unwrap())
+            .finalize()
+    };
+    let [a, b] = data_set.entries() else { panic!() };
+    let fake = [&[1][..], &leaf(a), &leaf(b)].concat();
+    let root = data_set.root().to_string();
+    assert_eq!(FileDigest::of(&fake).to_string(), root);
+
+    let contents = with!(InputMeasured, |input| if input.name == "data" {
+        input.requested.clear();
+        input.resolved = vec![Pin {
+            kind: PinKind::Sha256,
+            value: root.clone(),
+        }];
+        input.tree = tree(&[("data.bin", &fake)]);
+    });
+    let verified = check(
+        &Recipe {
+            contents,
+            ..Recipe::default()
+        }
+        .build(),
+    )
+    .unwrap();
+    refused!(
+        verified.check_input("data", &format!("tree:{root}")),
+        Cause::Input(InputFault::Differs { .. }),
+        &format!("input \"data\" is not tree {root}; it is file {root}")
+    );
+
+    // Who knows a data set by its root is told how to ask for it, whatever the input is.
+    let honest = Recipe::default().build();
+    let root = honest.inputs[0].tree.to_string();
+    refused!(
+        check(&honest).unwrap().check_input("code", &root),
+        Cause::Input(InputFault::RootOfTree { .. }),
+        &format!("say `tree:{root}`")
+    );
 }
