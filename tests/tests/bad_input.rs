@@ -209,12 +209,13 @@ fn jobs_that_fail() {
 help: set `pythonEntryPoint` to a file of the source, for example `main.py`",
     );
     scene.python_job("import os\nos.symlink('/etc/passwd', '/workspace/outputs/model')\n");
-    says(
-        &scene,
-        scene.run(&RUN),
-        1,
+    let refused = scene.run(&RUN).expect(1).stderr;
+    let kept = std::fs::read_dir(scene.path().join("state/rescued")).expect("the folder of what was kept");
+    let kept = kept.flatten().next().expect("the outputs that were kept").path();
+    assert_eq!(
+        refused.replace(kept.to_str().expect("a UTF-8 path"), "[KEPT]").trim(),
         "error: the outputs cannot be measured: symbolic link \"model\" -> \"/etc/passwd\" is refused: its target is an absolute path
-help: let the job write plain files below its output folder, and nothing else",
+help: let the job write plain files below its output folder, and nothing else; what the job left is kept, uncertified, in [KEPT]",
     );
     assert!(!scene.path().join("proof.json").exists());
     scene.python_job("print('boo')\nraise SystemExit(3)\n");
@@ -262,6 +263,11 @@ fn outputs_that_are_no_plain_files() {
             "import socket; socket.socket(socket.AF_UNIX).bind(out + '/model')",
             "socket",
         ),
+        // Deeper than what is measured.
+        (
+            "os.chdir(out)\nfor _ in range(200): os.mkdir('d'); os.chdir('d')\nopen('model', 'w').close()",
+            "levels deep",
+        ),
     ];
     for (statement, words) in hostile {
         let scene = Scene::new(AICERT);
@@ -274,6 +280,13 @@ fn outputs_that_are_no_plain_files() {
         );
         assert!(
             !scene.path().join("proof.json").exists() && !scene.path().join("model").exists(),
+            "{statement}"
+        );
+        // What took days to compute is not thrown away, and nothing else is left.
+        let count = |folder: &str| std::fs::read_dir(scene.path().join(folder)).map_or(0, Iterator::count);
+        assert_eq!(
+            (count("state/rescued"), count("state/machines")),
+            (1, 0),
             "{statement}"
         );
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aicert_core::certificate::Certificate;
 use aicert_core::digest::Nonce;
 use aicert_core::manifest::Manifest;
-use aicert_core::pipeline::Outcome;
+use aicert_core::pipeline::{LOG_FILE, OUTPUTS_FOLDER, Outcome};
 use aicert_core::runtime::JobId;
 use aicert_core::time::Timestamp;
 use aicert_verify::{Options, Rejection, TrustAnchors, Unverified, Verified};
@@ -68,6 +68,21 @@ impl Delivery {
             drop(busy.lock().unwrap_or_else(PoisonError::into_inner));
         })
         .await;
+    }
+
+    /// Saves what a job left that cannot be certified; tells where it is now, if there is anything.
+    pub(crate) fn keep_uncertified(&self, workspace: &Path) -> Option<PathBuf> {
+        let outputs = workspace.join(OUTPUTS_FOLDER);
+        fs::read_dir(&outputs).ok()?.next()?.ok()?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.rescue)
+            .ok()?;
+        // Within one file system: no space is needed, nothing is read, and nobody else can enter the folder.
+        fs::rename(&outputs, self.rescue.join(OUTPUTS_FOLDER)).ok()?;
+        let _ = fs::rename(workspace.join(LOG_FILE), self.rescue.join(LOG_FILE));
+        Some(self.rescue.clone())
     }
 
     /// Removes the folder for emergencies if nothing is in it.

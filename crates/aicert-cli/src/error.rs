@@ -85,6 +85,16 @@ impl Failure {
         self
     }
 
+    /// Adds to the help that is there.
+    #[must_use]
+    pub(crate) fn more_help(mut self, more: String) -> Self {
+        self.help = Some(match self.help {
+            Some(help) => format!("{help}; {more}"),
+            None => more,
+        });
+        self
+    }
+
     #[must_use]
     pub(crate) fn maybe_help(mut self, help: Option<impl Into<String>>) -> Self {
         self.help = help.map(Into::into).or(self.help);

@@ -1,13 +1,19 @@
 //! Writing results so that a crash leaves either all of a file or nothing under its name.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use aicert_core::measure::{self, HardLinks, MeasureError};
 use aicert_core::runtime::JobId;
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, fchmod, openat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
 
 /// The name under which something is made before it gets its own: hidden, in the same folder.
 pub(crate) fn partial(target: &Path, job: &JobId) -> PathBuf {
@@ -71,6 +77,11 @@ pub(crate) fn publish_folder(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Moves a measured folder, or copies it where it cannot be moved, and makes its files durable.
 pub(crate) fn stage_folder(from: &Path, to: &Path, cancelled: &AtomicBool) -> Result<(), MeasureError> {
+    make_plain(from).map_err(|source| MeasureError::Io {
+        action: "change the modes in",
+        path: from.to_owned(),
+        source,
+    })?;
     if fs::rename(from, to).is_err() {
         let options = measure::Options {
             hard_links: HardLinks::Refuse,
@@ -79,23 +90,10 @@ pub(crate) fn stage_folder(from: &Path, to: &Path, cancelled: &AtomicBool) -> Re
         };
         measure::copy(from, to, &options)?;
     }
-    sync_files(to);
+    // One request for all files: one for each takes minutes where there are hundreds of thousands. Should it fail, what is
+    // read back is compared with the measurement in any case.
+    let _ = File::open(to).map(rustix::fs::syncfs);
     Ok(())
-}
-
-/// Makes everything in a folder durable, as far as that succeeds: what is read back is compared with the measurement in
-/// any case.
-fn sync_files(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => sync_files(&entry.path()),
-            Ok(kind) if kind.is_file() => {
-                let _ = File::open(entry.path()).and_then(|file| file.sync_all());
-            }
-            _ => {}
-        }
-    }
-    let _ = sync_folder(folder);
 }
 
 /// Makes the names in a folder durable.
@@ -121,26 +119,106 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a folder, those that their owner may not write to included.
+/// Removes a folder, however deep its folders are nested, and those that their owner may not write to included.
+///
+/// What is in a folder inside is moved up until there is nothing to go down into: neither open files nor path lengths nor
+/// the stack limit it, as they would a descent. No link is followed, even if others put one there meanwhile.
 fn remove_folder(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_writable(path);
-            fs::remove_dir_all(path)
+    let top = open_folder(CWD, path)?;
+    let mut moved = 0_u64;
+    loop {
+        let names = names_in(&top)?;
+        if names.is_empty() {
+            break;
         }
-        other => other,
+        for (name, is_folder) in names {
+            if is_folder {
+                empty_into(&top, &name, &mut moved)?;
+            } else {
+                unlinkat(&top, &name, AtFlags::empty())?;
+            }
+        }
     }
+    fs::remove_dir(path)
 }
 
-fn make_writable(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        // `file_type` does not follow links.
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
+/// Removes the folder `name` of `top`, moving the folders in it to `top`.
+fn empty_into(top: &OwnedFd, name: &CStr, moved: &mut u64) -> io::Result<()> {
+    let folder = match open_folder(top, name) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            chmodat(top, name, Mode::RWXU, AtFlags::empty())?;
+            open_folder(top, name)?
+        }
+        other => other?,
+    };
+    // Moving a folder changes its `..`, and so needs permission to write to it.
+    fchmod(&folder, Mode::RWXU)?;
+    for (inner, is_folder) in names_in(&folder)? {
+        if !is_folder {
+            unlinkat(&folder, &inner, AtFlags::empty())?;
+            continue;
+        }
+        loop {
+            *moved += 1;
+            match renameat(&folder, &inner, top, format!(".{moved}")) {
+                Ok(()) => break,
+                // The job used that name; it may take the place of an empty folder.
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+                Err(Errno::ACCESS) => chmodat(&folder, &inner, Mode::RWXU, AtFlags::empty())?,
+                Err(error) => return Err(error.into()),
+            }
         }
     }
+    Ok(unlinkat(top, name, AtFlags::REMOVEDIR)?)
+}
+
+fn open_folder(at: impl AsFd, path: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(at, path, flags, Mode::empty())?)
+}
+
+/// What is in a folder, and which of it are folders.
+fn names_in(folder: &OwnedFd) -> io::Result<Vec<(CString, bool)>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let is_folder = match entry.file_type() {
+            FileType::Unknown => {
+                let status = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(status.st_mode) == FileType::Directory
+            }
+            kind => kind == FileType::Directory,
+        };
+        names.push((name.to_owned(), is_folder));
+    }
+    Ok(names)
+}
+
+/// Takes away what would make a file more than a file, or a folder one that cannot be entered: a program that the job
+/// left would otherwise run, for whoever starts it, with the rights of the user who ran aicert. For a folder that nobody
+/// else can reach.
+fn make_plain(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_symlink() {
+            continue;
+        }
+        let needed = if kind.is_dir() { 0o700 } else { 0o600 };
+        let mode = fs::symlink_metadata(&path)?.permissions().mode() & 0o7777;
+        let plain = (mode & 0o777) | needed;
+        if mode != plain {
+            fs::set_permissions(&path, fs::Permissions::from_mode(plain))?;
+        }
+        if kind.is_dir() {
+            make_plain(&path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -179,8 +257,61 @@ mod tests {
     }
 
     #[test]
+    fn folders_nested_too_deep_for_any_path_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("a");
+        fs::create_dir(&top).unwrap();
+        // Names that removing would choose itself.
+        fs::create_dir_all(top.join(".1/x")).unwrap();
+        fs::write(top.join(".2"), "x").unwrap();
+        std::os::unix::fs::symlink("/", top.join("link")).unwrap();
+        let mut inner = open_folder(CWD, &top).unwrap();
+        for _ in 0..5_000 {
+            rustix::fs::mkdirat(&inner, "d", Mode::RWXU).unwrap();
+            inner = open_folder(&inner, "d").unwrap();
+        }
+        let (soft, hard) = {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+            (limit.current, limit.maximum)
+        };
+        // As on most machines, whatever this one's is.
+        let few = rustix::process::Rlimit {
+            current: Some(1024),
+            maximum: hard,
+        };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+        let removed = remove(&top);
+        let restored = rustix::process::Rlimit {
+            current: soft,
+            maximum: hard,
+        };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, restored).unwrap();
+        removed.unwrap();
+        assert!(!exists(&top));
+    }
+
+    #[test]
+    fn what_a_job_left_is_staged_without_special_modes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir_all(from.join("locked")).unwrap();
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        for (name, mode) in [("program", 0o6755), ("locked/closed", 0)] {
+            fs::write(from.join(name), "x").unwrap();
+            set(&from.join(name), mode);
+        }
+        std::os::unix::fs::symlink("locked/closed", from.join("link")).unwrap();
+        set(&from.join("locked"), 0o1000);
+        stage_folder(&from, &to, &AtomicBool::new(false)).unwrap();
+        let mode = |name: &str| fs::symlink_metadata(to.join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(
+            [mode("program"), mode("locked"), mode("locked/closed")],
+            [0o755, 0o700, 0o600]
+        );
+    }
+
+    #[test]
     fn folders_that_cannot_be_written_to_are_removed() {
-        use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("a/b");
         fs::create_dir_all(&inner).unwrap();

@@ -159,6 +159,21 @@ async fn drive(plan: &Plan, terminal: Terminal, signals: &mut Signals) -> Result
         );
     }
     delivery.cancel();
+    let result = result.map_err(|failure| {
+        let workspace = provider.workspace(&MachineId(id.as_str().to_owned()));
+        let kept = match failure.exit {
+            // Whoever stops a run knows what is lost.
+            Exit::Signal(_) => None,
+            _ => delivery.keep_uncertified(&workspace),
+        };
+        match kept {
+            Some(kept) => failure.more_help(format!(
+                "what the job left is kept, uncertified, in {}",
+                kept.display()
+            )),
+            None => failure,
+        }
+    });
     tokio::select! {
         biased;
         number = signals.next() => {
