@@ -679,6 +679,10 @@ mod tests {
                 "of a kind that such inputs do not have",
             ),
         ]);
+        // Persian words need a character without width to be spelled; it hides nothing.
+        let mut contents = sample_contents();
+        input!("code", |i| i.name = "می\u{200c}خواهم".into())(&mut contents);
+        log_of(contents).unwrap();
         let mut contents = sample_contents();
         input!("code", |i| {
             i.kind = "directory".into();

@@ -109,6 +109,33 @@ fn a_pcr_that_was_not_zero_when_the_job_opened_is_refused() {
 }
 
 #[test]
+fn the_pcr_of_the_outputs_is_held_to_zero_as_well() {
+    let certificate = Recipe {
+        quoted: |pcrs| {
+            let bank = aicert_core::tpm::PcrBank::Sha256;
+            let events = number(contents());
+            let value = events
+                .iter()
+                .filter(|event| event.content.pcr() == PcrIndex::OUTPUTS)
+                .fold(vec![9; 32], |value, event| {
+                    bank.extend(&value, &event.digest(bank).unwrap())
+                });
+            pcrs.0.insert(PcrIndex::OUTPUTS, value);
+        },
+        ..Recipe::default()
+    }
+    .build();
+    refused!(
+        check(&certificate),
+        Cause::Log(LogFault::Replay {
+            pcr: PcrIndex::OUTPUTS,
+            ..
+        }),
+        "the PCR was not zero when the job was opened"
+    );
+}
+
+#[test]
 fn an_event_changed_removed_or_added_after_the_quote_is_refused() {
     let changed = with!(OutputsMeasured, |outputs| outputs.tree =
         tree(&[("model/weights.bin", b"other weights")]));
