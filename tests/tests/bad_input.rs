@@ -208,6 +208,25 @@ fn jobs_that_fail() {
         "error: the entry point `train.py` is not in the source \"src\"
 help: set `pythonEntryPoint` to a file of the source, for example `main.py`",
     );
+    scene.configure("source: {type: directory, path: ./src}\nrequirements: requirments.txt\n");
+    says(
+        &scene,
+        scene.run(&RUN),
+        1,
+        "error: the requirements `requirments.txt` are not a file of the source
+help: set `requirements` to the file of the source that lists the packages, or remove the key",
+    );
+    let link = scene.path().join("src/requirements.txt");
+    std::os::unix::fs::symlink("main.py", &link).expect("a link");
+    scene.configure("source: {type: directory, path: ./src}\n");
+    says(
+        &scene,
+        scene.run(&RUN),
+        1,
+        "error: the requirements `requirements.txt` are a symbolic link, and not a file of the source
+help: replace the link with the file, or name the file that it points to as `requirements`",
+    );
+    std::fs::remove_file(link).expect("the link");
     scene.python_job("import os\nos.symlink('/etc/passwd', '/workspace/outputs/model')\n");
     let refused = scene.run(&RUN).expect(1).stderr;
     let kept = std::fs::read_dir(scene.path().join("state/rescued")).expect("the folder of what was kept");

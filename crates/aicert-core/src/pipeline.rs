@@ -32,7 +32,7 @@ use crate::progress::{Progress, ProgressEvent, Step};
 use crate::runtime::{
     BuildRequest, DependencyRequest, ExecutionReport, ExecutionRequest, JobId, Mount, ResolvedImage, Runtime,
 };
-use crate::spec::{InputSpec, JobSpec, RESOURCES_FOLDER, SOURCE_FOLDER};
+use crate::spec::{DEFAULT_REQUIREMENTS, InputSpec, JobSpec, RESOURCES_FOLDER, SOURCE_FOLDER};
 use crate::time::Timestamp;
 use crate::tpm::{PcrBank, PcrIndex, Quote, TpmBackend};
 use crate::tree::{Entry, LISTING_LIMIT, MeasuredTree, Tree};
@@ -331,7 +331,18 @@ impl<'a> Run<'a> {
             return Ok(Vec::new());
         };
         if !has_file(source, requirements) {
-            return Ok(Vec::new());
+            // What has another name than the usual one was asked for, and a link was put there to be used.
+            let linked = source
+                .entries()
+                .iter()
+                .any(|entry| entry.path().as_str() == requirements);
+            return match linked || requirements != DEFAULT_REQUIREMENTS {
+                true => Err(PipelineError::RequirementsMissing {
+                    requirements: requirements.clone(),
+                    linked,
+                }),
+                false => Ok(Vec::new()),
+            };
         }
         let request = DependencyRequest {
             job: self.job.id.clone(),

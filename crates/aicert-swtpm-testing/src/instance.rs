@@ -216,6 +216,13 @@ impl SwtpmInstance {
             .arg("--log")
             .arg(format!("file={},level=1", directory.join(LOG_FILE).display()))
             .args(["--flags", "not-need-init,startup-clear"])
+            // The caller's environment may hold secrets, such as the tokens of a job; a TPM needs none.
+            .env_clear()
+            .envs(
+                ["PATH", "LD_LIBRARY_PATH"]
+                    .iter()
+                    .filter_map(|name| Some((name, std::env::var_os(name)?))),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(stderr)

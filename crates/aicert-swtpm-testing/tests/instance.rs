@@ -55,6 +55,12 @@ fn nothing_is_left_after_drop() {
     let instance = SwtpmInstance::start(SwtpmOptions::new()).unwrap();
     let (pid, directory) = (instance.pid().unwrap(), instance.directory().to_owned());
     assert!(runs(pid) && directory.is_dir());
+    // The environment of whoever runs a job may hold its tokens.
+    let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    assert!(
+        !environment.contains("CARGO_MANIFEST_DIR") && !environment.contains("HOME="),
+        "{environment}"
+    );
     assert_eq!(SwtpmInstance::pid_in(&directory), Some(pid));
     drop(instance);
     assert!(!runs(pid) && !directory.exists());

@@ -10,7 +10,9 @@ use crate::digest::ConfigDigest;
 use crate::event::Variable;
 use crate::runtime::Limits;
 use crate::secret::Secret;
-use crate::spec::{GpuRequest, ImageSpec, JobSpec, OUTPUTS_FOLDER, PackageIndex, SOURCE_FOLDER};
+use crate::spec::{
+    DEFAULT_REQUIREMENTS, GpuRequest, ImageSpec, JobSpec, OUTPUTS_FOLDER, PackageIndex, SOURCE_FOLDER,
+};
 use crate::tree::TreePath;
 
 pub(super) const KEYS: &[&str] = &[
@@ -150,7 +152,7 @@ fn python(file: &Section<'_>) -> Option<Program> {
     );
     let image = python_image(file);
     let requirements = match file.entry("requirements") {
-        None => Some("requirements.txt".to_owned()),
+        None => Some(DEFAULT_REQUIREMENTS.to_owned()),
         Some(_) => inside_source(file, "requirements").map(|path| path.as_str().to_owned()),
     };
     let command = command(file);

@@ -51,6 +51,17 @@ pub enum PipelineError {
         /// Some files that could have been meant.
         candidates: String,
     },
+    /// The list of packages is not among the measured files.
+    #[error(
+        "the requirements `{requirements}` {} a file of the source",
+        if *linked { "are a symbolic link, and not" } else { "are not" }
+    )]
+    RequirementsMissing {
+        /// The path that was asked for.
+        requirements: String,
+        /// Whether a symbolic link is there.
+        linked: bool,
+    },
     /// The container engine failed.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -144,6 +155,13 @@ impl PipelineError {
             Self::EntryPointMissing { candidates, .. } => Some(format!(
                 "set `pythonEntryPoint` to a file of the source, for example {candidates}"
             )),
+            Self::RequirementsMissing { linked: true, .. } => Some(
+                "replace the link with the file, or name the file that it points to as `requirements`".into(),
+            ),
+            Self::RequirementsMissing { .. } => Some(
+                "set `requirements` to the file of the source that lists the packages, or remove the key"
+                    .into(),
+            ),
             Self::PcrNotFresh { .. } => Some("restart the machine: one job can be certified per boot".into()),
             Self::NoTrustedBank => Some("enable the SHA-256 bank in the firmware's TPM settings".into()),
             Self::TpmDisagrees { .. } => {

@@ -91,7 +91,7 @@ impl Access {
     }
 
     /// The credentials for a server: those configured are for the configured repository's server alone.
-    fn for_server(&self, address: &Address) -> Option<&GitCredentials> {
+    pub(super) fn for_server(&self, address: &Address) -> Option<&GitCredentials> {
         self.credentials
             .as_ref()
             .filter(|_| address.same_server(&self.home))

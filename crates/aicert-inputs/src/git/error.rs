@@ -132,6 +132,10 @@ fn refused(refusal: Refusal, session: &Session<'_>) -> InputError {
         }
         Refusal::Rejected if ssh => denied("the server does not take the SSH key")
             .with_advice("check that the server knows the key, and its passphrase"),
+        Refusal::Rejected if session.access.for_server(session.address).is_none() => {
+            denied("the server refuses access, and no token is given for it")
+                .with_advice("check the address; for a private repository, give a token that may read it")
+        }
         Refusal::Rejected => denied("the server does not take the token")
             .with_advice("check that the token is valid and may read the repository"),
         Refusal::NoMethod => denied("the server offers no way to log in with these credentials")

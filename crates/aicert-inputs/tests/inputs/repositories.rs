@@ -476,6 +476,11 @@ async fn access_is_explained() {
     wrong.assert_error(PermissionDenied, "does not take the token", "valid");
     assert!(!format!("{:?}", wrong.error()).contains("hunter2"));
     attempt(token(SECRET)).await.ok();
+    // Without asking for credentials first, and so not because of any.
+    let closed = Server::start(|_, _, out| answer(out, "403 Forbidden", &[], b""));
+    fetch(&source(), git_spec(closed.url("/x.git"), Head, None))
+        .await
+        .assert_error(PermissionDenied, "no token is given", "give a token");
 
     let key = Some(GitCredentials::SshKey {
         path: "/absent/key".into(),
