@@ -100,7 +100,7 @@ pub(crate) struct TrustArgs {
     /// The folder with the outputs, to compare with those that were measured
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) outputs: Option<PathBuf>,
-    /// An input and the hash that it must have: a commit, a file's SHA-256, or the root of its tree
+    /// An input and the hash that it must have: a commit, a file's SHA-256, or `tree:sha256:…` for the root of its tree
     #[arg(long = "input", value_name = "NAME=HASH")]
     pub(crate) inputs: Vec<String>,
 }

@@ -57,7 +57,7 @@ impl Requirements {
                 refused(
                     path,
                     number,
-                    &format!("{line:?}: {}", refusal.reason),
+                    &format!("{:?}: {}", without_credentials(&line), refusal.reason),
                     refusal.advice,
                 )
             };
@@ -113,6 +113,27 @@ fn refused(path: &Path, line: usize, reason: &str, advice: &str) -> Fault {
         format!("{place}: {reason}"),
         advice,
     )
+}
+
+/// A line that can be shown: what stands between `://` and `@` is left out.
+fn without_credentials(line: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("://") {
+        shown.push_str(before);
+        shown.push_str("://");
+        let end = after
+            .find(|c: char| c == '/' || c.is_whitespace())
+            .unwrap_or(after.len());
+        rest = match after[..end].rfind('@') {
+            Some(at) => {
+                shown.push_str("[redacted]");
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    shown + rest
 }
 
 /// Lines without comments, continued ones joined, with the number of their first: pip's rules (requirements file format).
@@ -314,6 +335,25 @@ mod tests {
 
     fn parse(text: &str) -> Result<Requirements, String> {
         Requirements::parse(Path::new("/job/requirements.txt"), text).map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn credentials_are_not_repeated() {
+        for line in [
+            "--index-url https://user:s3cr3t@host/simple",
+            "numpy @ https://s3cr3t@host/numpy.whl",
+            "--trusted-host http://a:s3cr3t@b@c/ https://x/",
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(
+                !error.contains("s3cr3t") && error.contains("[redacted]@"),
+                "{error}"
+            );
+        }
+        assert_eq!(
+            without_credentials("a @ https://host/a@b.whl"),
+            "a @ https://host/a@b.whl"
+        );
     }
 
     #[test]

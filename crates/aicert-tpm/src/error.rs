@@ -56,6 +56,14 @@ impl From<Failure> for TpmError {
     fn from(failure: Failure) -> Self {
         let message = failure.to_string();
         match failure {
+            Failure::Tss { operation, source } if connection_broke(&source) => {
+                let message = format!("{operation} failed: the connection to the TPM broke");
+                Self::new(TpmErrorKind::Failed, message)
+                    .with_advice(
+                        "look whether the TPM, or the process that simulates it, was stopped, then run again",
+                    )
+                    .with_source(source)
+            }
             Failure::Tss { source, .. } => Self::new(TpmErrorKind::Failed, message).with_source(source),
             Failure::Busy { source, .. } => Self::new(TpmErrorKind::Busy, message)
                 .with_advice("wait until what else uses the TPM is done, then run again")
@@ -82,6 +90,19 @@ fn explain(error: &tss_esapi::Error) -> String {
         tss_esapi::Error::Tss2Error(Tss2ResponseCode::FormatOne(code)) => format!("{error} ({code})"),
         _ => error.to_string(),
     }
+}
+
+/// Whether the error comes from the way to the TPM and not from the TPM (TSS 2.0 Overview and Common Structures,
+/// `TSS2_TCTI_RC_LAYER`).
+fn connection_broke(error: &tss_esapi::Error) -> bool {
+    const TCTI_LAYER: u32 = 10;
+    let tss_esapi::Error::Tss2Error(Tss2ResponseCode::FormatZero(code)) = error else {
+        return false;
+    };
+    // The wrapper shows its number and does not give it.
+    let code = code.to_string();
+    let digits = code.rsplit_once("0x").map_or("", |(_, digits)| digits);
+    u32::from_str_radix(digits, 16).is_ok_and(|code| code >> 16 == TCTI_LAYER)
 }
 
 /// What an answer says about trying again.
@@ -111,6 +132,21 @@ impl Hint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broken_connection_is_told_as_one() {
+        let told = |code: u32| {
+            let source = tss_esapi::Error::Tss2Error(code.into());
+            TpmError::from(Failure::Tss {
+                operation: "quoting",
+                source,
+            })
+        };
+        let error = told(0x000a_000a);
+        assert_eq!(error.message(), "quoting failed: the connection to the TPM broke");
+        assert!(error.advice().is_some());
+        assert!(!told(0x0000_0101).message().contains("broke"), "TPM_RC_FAILURE");
+    }
 
     #[test]
     fn only_what_was_not_started_may_be_extended_again() {

@@ -180,6 +180,10 @@ fn name(section: &Section<'_>, derived: &str) -> Option<String> {
             .problem(entry.place, "`name` has at most 100 bytes and no space around it");
         return None;
     }
+    if let Some(reason) = crate::text::deceives(name.text) {
+        section.reader.problem(entry.place, format!("`name` {reason}"));
+        return None;
+    }
     Some(name.text.to_owned())
 }
 

@@ -606,6 +606,22 @@ fn the_rest_is_checked() {
     assert!(read(&with("command: [python3, -c, \"print(1)\"]")).is_ok());
 }
 
+/// What the log would refuse is refused before anything is fetched.
+#[test]
+fn names_that_fool_a_reader_are_refused() {
+    let named = |name: &str| {
+        let machine = "machine: {provider: local, tpm: swtpm}";
+        read(&format!(
+            "kind: python\npythonVersion: 11\n{machine}\nsource: {{type: directory, path: ./src, name: \"{name}\"}}\n"
+        ))
+    };
+    assert!(named("data, v2 (größer)").is_ok());
+    for name in ["a\\u202eb", "a\\u200bb", "a\\tb"] {
+        let error = named(name).unwrap_err().to_string();
+        assert!(error.contains("`name` holds a control character"), "{error}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in ".{0,200}") {
