@@ -84,6 +84,21 @@ fn a_tree_is_its_files_links_and_executable_bits() {
     assert_eq!(measure(&to, &QUIET).unwrap(), tree);
 }
 
+/// Names that differ in case alone are different files, and changing one into the other is a change.
+#[test]
+fn names_that_differ_in_case_alone_are_different() {
+    let root = folder();
+    write(root.path(), "README", b"one");
+    write(root.path(), "readme", b"two");
+    let tree = measure(root.path(), &QUIET).unwrap();
+    let paths: Vec<_> = tree.entries().iter().map(|entry| entry.path().as_str()).collect();
+    assert_eq!(paths, ["README", "readme"]);
+    fs::remove_file(root.path().join("readme")).unwrap();
+    fs::rename(root.path().join("README"), root.path().join("Readme")).unwrap();
+    write(root.path(), "readme", b"two");
+    assert_ne!(measure(root.path(), &QUIET).unwrap().root(), tree.root());
+}
+
 #[test]
 fn special_files_are_refused_by_name() {
     for (kind, mode, words) in [
