@@ -13,7 +13,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// Proves which code, data and software stack produced a model.
 #[derive(Debug, Parser)]
-#[command(name = "aicert", version, after_help = EXIT_CODES, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "aicert", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,

@@ -81,6 +81,7 @@ fn help_is_short_and_complete() {
       verify       Says whether a proof holds
       inspect      Shows what a proof says, marked as unverified unless it verifies
       completions  Prints completions for a shell
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -f, --file <FILE>        The configuration [default: aicert.yaml]
