@@ -122,7 +122,7 @@ fn help_is_short_and_complete() {
                                 [default: now]
           --outputs <DIR>       The folder with the outputs, to compare with those that were measured
           --input <NAME=HASH>   An input and the hash that it must have: a commit, a file's SHA-256, or
-                                the root of its tree
+                                `tree:sha256:…` for the root of its tree
       -h, --help                Print help
 
     Output:
@@ -155,7 +155,7 @@ fn help_is_short_and_complete() {
                                 [default: now]
           --outputs <DIR>       The folder with the outputs, to compare with those that were measured
           --input <NAME=HASH>   An input and the hash that it must have: a commit, a file's SHA-256, or
-                                the root of its tree
+                                `tree:sha256:…` for the root of its tree
           --export-quote <DIR>  Also writes the quote to a new folder, in the layout that
                                 `tpm2_checkquote` reads
       -h, --help                Print help
