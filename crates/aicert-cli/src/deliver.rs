@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aicert_core::certificate::Certificate;
 use aicert_core::digest::Nonce;
 use aicert_core::manifest::Manifest;
-use aicert_core::pipeline::{LOG_FILE, OUTPUTS_FOLDER, Outcome};
+use aicert_core::pipeline::{LOG_FILE, OUTPUTS_DIRECTORY, Outcome};
 use aicert_core::runtime::JobId;
 use aicert_core::time::Timestamp;
 use aicert_verify::{Options, Rejection, TrustAnchors, Unverified, Verified};
@@ -72,7 +72,7 @@ impl Delivery {
 
     /// Saves what a job left that cannot be certified; tells where it is now, if there is anything.
     pub(crate) fn keep_uncertified(&self, workspace: &Path) -> Option<PathBuf> {
-        let outputs = workspace.join(OUTPUTS_FOLDER);
+        let outputs = workspace.join(OUTPUTS_DIRECTORY);
         fs::read_dir(&outputs).ok()?.next()?.ok()?;
         fs::DirBuilder::new()
             .recursive(true)
@@ -80,7 +80,7 @@ impl Delivery {
             .create(&self.rescue)
             .ok()?;
         // Within one file system: no space is needed, nothing is read, and nobody else can enter the folder.
-        fs::rename(&outputs, self.rescue.join(OUTPUTS_FOLDER)).ok()?;
+        fs::rename(&outputs, self.rescue.join(OUTPUTS_DIRECTORY)).ok()?;
         let _ = fs::rename(workspace.join(LOG_FILE), self.rescue.join(LOG_FILE));
         Some(self.rescue.clone())
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use aicert_core::text::is_deceptive;
+
 /// Text for people, in parts with a style each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Text(Vec<(Style, String)>);
@@ -107,17 +109,16 @@ fn escape(text: &str, keep_lines: bool) -> String {
             '\n' if keep_lines => out.push(c),
             '\n' => out.push_str("\\n"),
             '\t' => out.push(' '),
-            c if c.is_control() || is_deceptive(c) => out.extend(c.escape_unicode()),
+            c if must_be_escaped(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
     out
 }
 
-/// Characters that change the order or the presence of those around them (Unicode Technical Report 36, section 2.5).
-fn is_deceptive(c: char) -> bool {
-    matches!(c,
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+/// What the log refuses in names, and the joiners, which names may have and which hide on a terminal.
+fn must_be_escaped(c: char) -> bool {
+    is_deceptive(c) || matches!(c, '\u{200c}' | '\u{200d}')
 }
 
 /// A line that a job printed: without colours, and only what a progress bar showed last.
@@ -150,6 +151,7 @@ mod tests {
         let text = Text::from("a\x1b[2Jb\u{202e}c\r\n\u{9b}1m\u{7f}é 模型").render(false);
         assert_eq!(text, "a\\u{1b}[2Jb\\u{202e}c\\u{d}\n\\u{9b}1m\\u{7f}é 模型");
         assert_eq!(one_line("a\nb\tc"), "a\\nb c");
+        assert_eq!(one_line("\u{61c}\u{200d}\u{fff9}"), "\\u{61c}\\u{200d}\\u{fff9}");
         assert_eq!(Text::new().bold("x\x1b").render(true), "\x1b[1mx\\u{1b}\x1b[0m");
     }
 

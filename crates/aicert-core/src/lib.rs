@@ -29,7 +29,8 @@ pub mod runtime;
 pub mod secret;
 #[cfg(feature = "pipeline")]
 pub mod spec;
-mod text;
+pub mod text;
 pub mod time;
 pub mod tpm;
 pub mod tree;
+pub mod workspace;

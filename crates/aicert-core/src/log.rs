@@ -14,8 +14,6 @@ use crate::grammar::{GrammarError, Stage};
 use crate::time::Timestamp;
 use crate::tpm::{PcrBank, PcrIndex};
 
-pub use content::{RESOURCES_FOLDER, SOURCE_FOLDER};
-
 /// Says why events are no log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -32,15 +32,16 @@ use crate::progress::{Progress, ProgressEvent, Step};
 use crate::runtime::{
     BuildRequest, DependencyRequest, ExecutionReport, ExecutionRequest, JobId, Mount, ResolvedImage, Runtime,
 };
-use crate::spec::{DEFAULT_REQUIREMENTS, InputSpec, JobSpec, RESOURCES_FOLDER, SOURCE_FOLDER};
+use crate::spec::{DEFAULT_REQUIREMENTS, InputSpec, JobSpec};
 use crate::time::Timestamp;
 use crate::tpm::{PcrBank, PcrIndex, Quote, TpmBackend};
 use crate::tree::{Entry, LISTING_LIMIT, MeasuredTree, Tree};
+use crate::workspace::{RESOURCES_FOLDER, SOURCE_FOLDER};
 
 /// The name of the journal in a workspace.
 pub const JOURNAL_FILE: &str = "journal.jsonl";
 /// The name of the folder, in a workspace, that the job leaves its outputs in.
-pub const OUTPUTS_FOLDER: &str = "outputs";
+pub const OUTPUTS_DIRECTORY: &str = "outputs";
 /// The name of the file, in a workspace, with what the job printed.
 pub const LOG_FILE: &str = "job.log";
 
@@ -297,12 +298,7 @@ impl<'a> Run<'a> {
         .await?;
 
         let packages_dir = self.job.workspace.join("packages");
-        let folder = packages_dir.clone();
-        blocking(move || {
-            std::fs::create_dir(&folder)
-                .map_err(|error| PipelineError::storage("make the folder", &folder, error))
-        })
-        .await?;
+        make_fresh_folder(packages_dir.clone()).await?;
         let packages = self.resolve_dependencies(&image, &packages_dir).await?;
         self.record(EventContent::DependenciesMeasured(DependenciesMeasured {
             packages: packages.clone(),
@@ -365,12 +361,7 @@ impl<'a> Run<'a> {
             Some(command) => command.clone(),
             None => self.backends.runtime.default_command(image).await?,
         };
-        let outputs = self.outputs_dir();
-        blocking(move || {
-            std::fs::create_dir(&outputs)
-                .map_err(|error| PipelineError::storage("make the folder", &outputs, error))
-        })
-        .await?;
+        make_fresh_folder(self.outputs_dir()).await?;
         let working_directory = if self.source.is_some() {
             SOURCE_FOLDER.to_owned()
         } else {
@@ -440,7 +431,7 @@ impl<'a> Run<'a> {
     }
 
     fn outputs_dir(&self) -> PathBuf {
-        self.job.workspace.join(OUTPUTS_FOLDER)
+        self.job.workspace.join(OUTPUTS_DIRECTORY)
     }
 
     fn log_file(&self) -> PathBuf {
@@ -657,6 +648,15 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Makes a folder that must not be there yet: nothing may be in it that was not put there by this job.
+async fn make_fresh_folder(folder: PathBuf) -> Result<(), PipelineError> {
+    blocking(move || {
+        std::fs::create_dir(&folder)
+            .map_err(|error| PipelineError::storage("make the folder", &folder, error))
+    })
+    .await
 }
 
 /// Runs file work off the async threads.

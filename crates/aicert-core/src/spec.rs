@@ -7,12 +7,8 @@ use crate::event::Variable;
 use crate::runtime::Limits;
 use crate::secret::Secret;
 
-pub use crate::log::{RESOURCES_FOLDER, SOURCE_FOLDER};
-
 /// The list of packages of a Python job that names none; it need not be there.
 pub const DEFAULT_REQUIREMENTS: &str = "requirements.txt";
-/// Where the job leaves its outputs unless it says otherwise.
-pub const OUTPUTS_FOLDER: &str = "/workspace/outputs";
 
 /// A job, complete and checked: names are unique, destinations stay inside the workspace.
 #[derive(Debug, Clone)]

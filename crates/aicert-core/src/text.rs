@@ -5,7 +5,7 @@ pub(crate) const PLAIN_LIMIT: usize = 8_192;
 
 /// Whether a character could make a terminal or a reader see something else than what is there: control characters, and
 /// those that change the order or the presence of their neighbours (Unicode Technical Report 36, section 2.5).
-fn is_deceptive(character: char) -> bool {
+pub fn is_deceptive(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'

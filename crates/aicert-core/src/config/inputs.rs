@@ -7,9 +7,9 @@ use super::values;
 use crate::digest::{CommitId, FileDigest};
 use crate::spec::{
     DirectoryLocation, FileLocation, GitCredentials, GitLocation, GitRevision, InputSpec, Location,
-    RESOURCES_FOLDER, SOURCE_FOLDER,
 };
 use crate::tree::TreePath;
+use crate::workspace::{RESOURCES_FOLDER, SOURCE_FOLDER, overlap};
 
 pub(super) const SOURCE_KEYS: &[&str] = &[
     "type",
@@ -95,10 +95,10 @@ pub(super) fn resources(reader: &Reader<'_>, node: &Node, taken: Option<&InputSp
             );
             continue;
         }
-        if let Some(other) = inputs.iter().find(|other| {
-            values::is_below(&input.destination, &other.destination)
-                || values::is_below(&other.destination, &input.destination)
-        }) {
+        if let Some(other) = inputs
+            .iter()
+            .find(|other| overlap(&input.destination, &other.destination))
+        {
             reader.problem_with_help(
                 item.place,
                 format!(

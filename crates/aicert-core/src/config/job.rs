@@ -10,10 +10,9 @@ use crate::digest::ConfigDigest;
 use crate::event::Variable;
 use crate::runtime::Limits;
 use crate::secret::Secret;
-use crate::spec::{
-    DEFAULT_REQUIREMENTS, GpuRequest, ImageSpec, JobSpec, OUTPUTS_FOLDER, PackageIndex, SOURCE_FOLDER,
-};
+use crate::spec::{DEFAULT_REQUIREMENTS, GpuRequest, ImageSpec, JobSpec, PackageIndex};
 use crate::tree::TreePath;
+use crate::workspace::{OUTPUTS_FOLDER, SOURCE_FOLDER};
 
 pub(super) const KEYS: &[&str] = &[
     "kind",

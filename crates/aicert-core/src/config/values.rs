@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::spec::{RESOURCES_FOLDER, SOURCE_FOLDER};
 use crate::tree::TreePath;
+use crate::workspace::{RESOURCES_FOLDER, SOURCE_FOLDER, overlap};
 
 /// A number of bytes with its unit: `8GiB`.
 pub(super) fn size(text: &str) -> Option<u64> {
@@ -72,17 +72,11 @@ pub(super) fn outputs_folder(text: &str) -> Result<String, String> {
         .map_err(|error: crate::tree::TreeError| error.to_string())?;
     let folder = format!("/workspace/{path}");
     for taken in [SOURCE_FOLDER, RESOURCES_FOLDER] {
-        if is_below(&folder, taken) || is_below(taken, &folder) {
+        if overlap(&folder, taken) {
             return Err(format!("it must be apart from {taken}, which holds inputs"));
         }
     }
     Ok(folder)
-}
-
-/// Whether `path` is `folder` or inside it.
-pub(super) fn is_below(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]

@@ -14,11 +14,7 @@ use crate::event::{
 use crate::text::deceives;
 use crate::time::Timestamp;
 use crate::tree::{Entry, TreePath};
-
-/// Where the source is in the container.
-pub const SOURCE_FOLDER: &str = "/workspace/src";
-/// Where the resources are in the container.
-pub const RESOURCES_FOLDER: &str = "/workspace/resources";
+use crate::workspace::{RESOURCES_FOLDER, SOURCE_FOLDER, WORKSPACE_FOLDER, overlap};
 
 /// Checks the content of the event that follows `before`.
 pub(super) fn check(before: &[Event], content: &EventContent) -> Result<(), String> {
@@ -158,9 +154,7 @@ fn check_input(before: &[Event], input: &InputMeasured) -> Result<(), String> {
                 input.destination
             ));
         }
-        if is_below(&input.destination, &other.destination)
-            || is_below(&other.destination, &input.destination)
-        {
+        if overlap(&input.destination, &other.destination) {
             return Err(format!(
                 "its destination {:?} and that of {:?}, {:?}, overlap",
                 input.destination, other.name, other.destination
@@ -176,12 +170,6 @@ fn check_input(before: &[Event], input: &InputMeasured) -> Result<(), String> {
     }
     check_pins(input)?;
     check_kind(input)
-}
-
-/// Whether `path` is `folder` or inside it.
-fn is_below(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The part of an absolute path below a folder, if it is one that can be measured.
@@ -440,8 +428,8 @@ fn check_started(before: &[Event], started: &ExecutionStarted) -> Result<(), Str
 fn check_outputs(outputs: &OutputsMeasured) -> Result<(), String> {
     let folder = outputs.folder.as_str();
     check_text("the folder", folder)?;
-    let apart = |inputs| !is_below(folder, inputs) && !is_below(inputs, folder);
-    if below(folder, "/workspace").is_none() || !apart(SOURCE_FOLDER) || !apart(RESOURCES_FOLDER) {
+    let meets_inputs = overlap(folder, SOURCE_FOLDER) || overlap(folder, RESOURCES_FOLDER);
+    if below(folder, WORKSPACE_FOLDER).is_none() || meets_inputs {
         return Err(format!(
             "its folder is {folder:?}; outputs are below /workspace, apart from the inputs"
         ));
