@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use aicert_core::certificate::{
     Base64, Certificate, KeyEvidence, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data,
 };
-use aicert_core::digest::{ConfigDigest, FileDigest, ImageDigest, LogHead, Nonce};
+use aicert_core::digest::{ConfigDigest, FileDigest, ImageDigest, Nonce};
 use aicert_core::event::{
     Closed, ContainerBuilt, DependenciesMeasured, Event, EventContent, ExecutionFinished, ExecutionOutcome,
     ExecutionStarted, ImageResolved, InputMeasured, JobOpened, JobResult, LOG_SCHEMA, Machine, Network,
     OutputsMeasured, Package, Pin, PinKind, Sealed, Tool, Variable,
 };
-use aicert_core::log::MeasurementLog;
+use aicert_core::log::{MeasurementLog, head_of};
 use aicert_core::time::Timestamp;
 use aicert_core::tpm::{PcrBank, PcrIndex, Quote, TpmBackend};
 use aicert_core::tree::{Entry, Tree};
@@ -153,25 +153,19 @@ pub async fn extend(tpm: &dyn TpmBackend, events: &[Event]) {
     }
 }
 
-/// The log head of events that need not be a log.
-pub fn head(events: &[Event]) -> LogHead {
-    let digests: Vec<u8> = events
-        .iter()
-        .flat_map(|event| {
-            event
-                .digest(PcrBank::Sha256)
-                .expect("test events have a canonical form")
-        })
-        .collect();
-    LogHead::of(&digests)
-}
-
 /// A quote over PCRs 0 to 15 of `bank` for these events.
 pub async fn quote(tpm: &dyn TpmBackend, bank: PcrBank, events: &[Event]) -> Quote {
     let pcrs: Vec<_> = PcrIndex::quoted().collect();
-    tpm.quote(bank, &pcrs, &qualifying_data(&head(events), &NONCE))
-        .await
-        .expect("quote")
+    tpm.quote(
+        bank,
+        &pcrs,
+        &qualifying_data(
+            &head_of(events).expect("test events have a canonical form"),
+            &NONCE,
+        ),
+    )
+    .await
+    .expect("quote")
 }
 
 /// Puts a certificate together. The summaries are those of the events when they are a complete log, else those of

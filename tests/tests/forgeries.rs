@@ -7,6 +7,7 @@
 use aicert_core::certificate::{Base64, Certificate, qualifying_data};
 use aicert_core::digest::FileDigest;
 use aicert_core::event::{EventContent, JobResult, Pin, PinKind};
+use aicert_core::log::head_of;
 use aicert_core::time::Timestamp;
 use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues, Quote, TpmBackend};
 use aicert_swtpm_testing::{KeyAlgorithm, KeyTemplate, SignedAttestation, SimulatedTpm, SimulationOptions};
@@ -193,7 +194,7 @@ async fn resettable_pcrs_are_shown_as_14_and_15() {
         tpm.extend(shadow, &digests).await.unwrap();
     }
     let selection: Vec<_> = (0..14).chain([16, 23]).map(pcr).collect();
-    let data = qualifying_data(&proofs::head(&events), &NONCE);
+    let data = qualifying_data(&head_of(&events).unwrap(), &NONCE);
     let Quote {
         bank,
         pcrs,
@@ -220,7 +221,7 @@ async fn a_quote_over_fewer_pcrs_is_refused() {
     let tpm = tpm_or_skip!(start());
     let events = proofs::events(&proofs::honest_contents(&tpm).await);
     proofs::extend(&tpm, &events).await;
-    let data = qualifying_data(&proofs::head(&events), &NONCE);
+    let data = qualifying_data(&head_of(&events).unwrap(), &NONCE);
     let quote = tpm
         .quote(PcrBank::Sha256, &[PcrIndex::INPUTS, PcrIndex::OUTPUTS], &data)
         .await
@@ -236,7 +237,7 @@ async fn a_quote_of_another_bank_is_refused() {
     let events = proofs::events(&proofs::honest_contents(&tpm).await);
     proofs::extend(&tpm, &events).await;
     let honest = proofs::quote(&tpm, PcrBank::Sha256, &events).await;
-    let data = qualifying_data(&proofs::head(&events), &NONCE);
+    let data = qualifying_data(&head_of(&events).unwrap(), &NONCE);
     let other = tpm
         .quote_any(&[(PcrBank::Sha384, PcrIndex::quoted().collect())], &data)
         .await

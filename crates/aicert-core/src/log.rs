@@ -122,17 +122,13 @@ impl MeasurementLog {
         content::last_time(&self.events)
     }
 
-    /// SHA-256 over the SHA-256 digests of all events, in order.
+    /// The head of this log: see [`head_of`].
     ///
     /// # Errors
     ///
     /// When an event has no canonical form.
     pub fn head(&self) -> Result<LogHead, EncodeError> {
-        let mut hasher = Sha256::new();
-        for event in &self.events {
-            hasher.update(event.digest(PcrBank::Sha256)?);
-        }
-        Ok(LogHead::from_bytes(hasher.finalize().into()))
+        head_of(&self.events)
     }
 
     /// What `pcr` of `bank` holds when it started at zero and every event of the log for it was extended.
@@ -211,6 +207,19 @@ impl MeasurementLog {
         })?;
         Ok(stage)
     }
+}
+
+/// SHA-256 over the SHA-256 digests of all events, in order, whether or not they obey the grammar.
+///
+/// # Errors
+///
+/// When an event has no canonical form.
+pub fn head_of(events: &[Event]) -> Result<LogHead, EncodeError> {
+    let mut hasher = Sha256::new();
+    for event in events {
+        hasher.update(event.digest(PcrBank::Sha256)?);
+    }
+    Ok(LogHead::from_bytes(hasher.finalize().into()))
 }
 
 /// The parts of a complete log.

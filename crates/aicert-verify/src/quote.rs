@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use aicert_core::certificate::{LowLevelQuote, qualifying_data};
 use aicert_core::digest::{LogHead, Nonce};
 use aicert_core::event::{Event, EventContent, JobOpened};
+use aicert_core::log::head_of;
 use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues};
-use sha2::{Digest as _, Sha256};
 
 pub use fault::QuoteFault;
 
@@ -256,7 +256,7 @@ impl AuthenticQuote {
     /// Everything that is wrong with it.
     pub fn bind(self, events: &[Event], nonce: &Nonce) -> Result<BoundQuote, Vec<QuoteFault>> {
         let faults = inspect_binding(&self.attest, events, nonce);
-        match log_head(events) {
+        match head_of(events).ok() {
             Some(head) if faults.is_empty() => Ok(BoundQuote { quote: self, head }),
             _ => Err(faults),
         }
@@ -277,7 +277,7 @@ pub(crate) fn inspect_unproven_binding(attest: &[u8], events: &[Event], nonce: &
 
 fn inspect_binding(attest: &Attest, events: &[Event], nonce: &Nonce) -> Vec<QuoteFault> {
     let mut faults = Vec::new();
-    match log_head(events).map(|head| qualifying_data(&head, nonce)) {
+    match head_of(events).ok().map(|head| qualifying_data(&head, nonce)) {
         Some(expected) if attest.extra_data.is_empty() => {
             faults.push(QuoteFault::NothingBound {
                 expected: hex::encode(expected),
@@ -322,13 +322,4 @@ fn opened(events: &[Event]) -> Option<&JobOpened> {
         Some(EventContent::JobOpened(opened)) => Some(opened),
         _ => None,
     }
-}
-
-/// SHA-256 over the SHA-256 digests of the events, whether or not they obey the grammar.
-fn log_head(events: &[Event]) -> Option<LogHead> {
-    let mut hasher = Sha256::new();
-    for event in events {
-        hasher.update(event.digest(PcrBank::Sha256).ok()?);
-    }
-    Some(LogHead::from_bytes(hasher.finalize().into()))
 }
