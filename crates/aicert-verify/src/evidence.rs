@@ -1,0 +1,1 @@
+//! A TPM quote with its certificates, outside of any proof.

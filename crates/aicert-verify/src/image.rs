@@ -1,0 +1,1 @@
+//! What a bootable image measures, computed from its bytes alone.

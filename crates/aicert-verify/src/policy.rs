@@ -1,0 +1,1 @@
+//! What an end user demands of a proof.
