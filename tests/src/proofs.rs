@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use aicert_core::certificate::{
     Base64, Certificate, KeyEvidence, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data,
 };
-use aicert_core::digest::{ConfigDigest, FileDigest, ImageDigest, Nonce};
+use aicert_core::digest::{BootLogDigest, ConfigDigest, FileDigest, ImageDigest, Nonce};
 use aicert_core::event::{
     Closed, ContainerBuilt, DependenciesMeasured, Event, EventContent, ExecutionFinished, ExecutionOutcome,
     ExecutionStarted, ImageResolved, InputMeasured, JobOpened, JobResult, LOG_SCHEMA, Machine, Network,
@@ -46,6 +46,7 @@ pub async fn honest_contents(tpm: &dyn TpmBackend) -> Vec<EventContent> {
             config: ConfigDigest::of(b"kind: python\n"),
             time: now,
             tpm: tpm.clock().await.expect("the clock of a TPM can be read"),
+            boot_event_log: BootLogDigest::of(&tpm.boot_event_log().await.expect("the boot log of a TPM can be read")),
             banks: tpm.capabilities().banks.clone(),
         }),
         EventContent::Machine(Machine {

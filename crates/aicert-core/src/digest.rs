@@ -112,6 +112,10 @@ sha256_type! {
     ConfigDigest, "configuration digest"
 }
 sha256_type! {
+    /// SHA-256 of a boot event log, byte for byte; that of no bytes where there is none.
+    BootLogDigest, "boot log digest"
+}
+sha256_type! {
     /// Digest that names a container image (its manifest digest in a registry, or its image id in an engine).
     ImageDigest, "image digest"
 }

@@ -7,7 +7,7 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{EncodeError, at_most, expect_key, to_jcs};
-use crate::digest::{ConfigDigest, ImageDigest};
+use crate::digest::{BootLogDigest, ConfigDigest, ImageDigest};
 use crate::time::Timestamp;
 use crate::tpm::{PcrBank, PcrIndex, TpmClock};
 use crate::tree::MeasuredTree;
@@ -173,6 +173,9 @@ pub struct JobOpened {
     pub time: Timestamp,
     /// The TPM's clock and counters; the quote must come from the same boot.
     pub tpm: TpmClock,
+    /// SHA-256 of the boot event log that travels with the certificate. The PCRs cover the digests in that log, but
+    /// neither the types of its events nor most of its descriptions: this covers every byte.
+    pub boot_event_log: BootLogDigest,
     /// The PCR banks that were active; every event is extended into each.
     #[serde(deserialize_with = "at_most::<{ PcrBank::ALL.len() }, _, _>")]
     pub banks: Vec<PcrBank>,

@@ -17,7 +17,7 @@ pub use error::PipelineError;
 use crate::certificate::{
     Base64, Certificate, KeyEvidence, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data,
 };
-use crate::digest::{ImageDigest, Nonce};
+use crate::digest::{BootLogDigest, ImageDigest, Nonce};
 use crate::event::{
     Closed, ContainerBuilt, DependenciesMeasured, EventContent, ExecutionFinished, ExecutionOutcome,
     ExecutionStarted, Gpu, ImageResolved, InputMeasured, JobOpened, LOG_SCHEMA, Machine, Network,
@@ -123,6 +123,8 @@ struct Run<'a> {
     large_trees: Vec<Tree>,
     /// The files of the source, to look for the entry point and the requirements in what was measured.
     source: Option<Tree>,
+    /// What firmware says that it measured, as it was when the log was opened: `job_opened` has its digest.
+    boot_event_log: Vec<u8>,
 }
 
 impl<'a> Run<'a> {
@@ -138,6 +140,8 @@ impl<'a> Run<'a> {
         }
         require_fresh_pcrs(backends.tpm.as_ref()).await?;
         let tpm = backends.tpm.clock().await?;
+        let boot_event_log = backends.tpm.boot_event_log().await?;
+        let boot_log_digest = BootLogDigest::of(&boot_event_log);
         let journal = Journal::create(&job.workspace.join(JOURNAL_FILE))?;
         let mut run = Self {
             job,
@@ -147,6 +151,7 @@ impl<'a> Run<'a> {
             log: MeasurementLog::new(),
             large_trees: Vec::new(),
             source: None,
+            boot_event_log,
         };
         run.record(EventContent::JobOpened(JobOpened {
             schema: LOG_SCHEMA.into(),
@@ -154,6 +159,7 @@ impl<'a> Run<'a> {
             config: job.spec.config,
             time: Timestamp::now(),
             tpm,
+            boot_event_log: boot_log_digest,
             banks: backends.tpm.capabilities().banks.clone(),
         }))
         .await?;
@@ -519,7 +525,6 @@ impl<'a> Run<'a> {
             }
         }
         let key = tpm.attestation_key().await?;
-        let boot_event_log = tpm.boot_event_log().await?;
         let Summaries {
             result,
             inputs,
@@ -543,7 +548,7 @@ impl<'a> Run<'a> {
                 platform,
                 platform_hash,
                 measurement_log: self.log.events().to_vec(),
-                boot_event_log: Base64(boot_event_log),
+                boot_event_log: Base64(self.boot_event_log),
                 low_level_quote: LowLevelQuote {
                     bank,
                     pcrs,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::digest::{ConfigDigest, FileDigest, ImageDigest};
+use crate::digest::{BootLogDigest, ConfigDigest, FileDigest, ImageDigest};
 use crate::event::{
     ExecutionOutcome, Gpu, LOG_SCHEMA, Network, Package, Pin, PinKind, Sealed, Tool, Variable,
 };
@@ -38,6 +38,7 @@ pub(crate) fn sample_contents() -> Vec<EventContent> {
                 reset_count: 2,
                 restart_count: 0,
             },
+            boot_event_log: BootLogDigest::of(b"boot"),
             banks: vec![PcrBank::Sha256, PcrBank::Sha384],
         }),
         EventContent::Machine(Machine {
@@ -158,11 +159,11 @@ fn golden_vectors() {
     );
     assert_eq!(
         log.head().unwrap().to_string(),
-        "sha256:09575bfeffc385c043606a3d5ac3f8d8bbd6e299bfd8fa2e8deaaef50c356902"
+        "sha256:228907917306eeedec38e360fd45685909b94ea09466063e2263a97f1824f12d"
     );
     assert_eq!(
         hex::encode(log.replay(PcrBank::Sha256, PcrIndex::INPUTS).unwrap()),
-        "bc105f52304b407760dd3621ca4bb094fcc40ef1b2248a3898f9aac69b8c3b3d"
+        "91483bd9b4a6cfa74202278a0e1aa7ac61310754d1cc07daeed74d59fa4d7f56"
     );
     assert_eq!(
         hex::encode(log.replay(PcrBank::Sha256, PcrIndex::OUTPUTS).unwrap()),

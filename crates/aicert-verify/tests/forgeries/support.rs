@@ -6,7 +6,7 @@ use std::time::Duration;
 use aicert_core::certificate::{
     Base64, Certificate, KeyEvidence, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data,
 };
-use aicert_core::digest::{ConfigDigest, FileDigest, ImageDigest, LogHead, Nonce};
+use aicert_core::digest::{BootLogDigest, ConfigDigest, FileDigest, ImageDigest, LogHead, Nonce};
 use aicert_core::event::*;
 use aicert_core::log::MeasurementLog;
 use aicert_core::time::Timestamp;
@@ -489,6 +489,7 @@ pub fn contents() -> Vec<EventContent> {
                 reset_count: 2,
                 restart_count: 1,
             },
+            boot_event_log: BootLogDigest::of(b""),
             banks: vec![PcrBank::Sha1, PcrBank::Sha256, PcrBank::Sha384],
         }),
         EventContent::Machine(Machine {
