@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::boot::BootFault;
 use crate::chain::ChainFault;
+use crate::eventlog::EventLogFault;
 use crate::input::InputFault;
 use crate::key::KeyFault;
 use crate::log::LogFault;
@@ -172,6 +173,8 @@ causes! {
     Quote(QuoteFault) at Quote,
     /// In the boot log and the boot PCRs.
     Boot(BootFault) at BootLog,
+    /// In the boot log itself.
+    EventLog(EventLogFault) at BootLog,
     /// In the measurement log.
     Log(LogFault) at MeasurementLog,
     /// In the summaries.
