@@ -1,43 +1,96 @@
-//! Step 5, as far as it goes: boot PCRs that nothing was measured into need no explanation; all others have none yet.
+//! Steps 5 and 6: the boot log explains the boot PCRs, and what it says was booted is an image that is known.
 //!
-//! This version neither replays boot logs nor knows reference values, so it can tell nothing about what a machine
-//! booted. It therefore accepts only what is not meant to show that: a simulated TPM whose boot PCRs are zero. Proofs
-//! from real clouds are refused here, however good the rest of them is.
+//! The log is replayed for the quoted bank. When that gives PCRs 0 to 13, its digests are what was extended, in this order;
+//! the types of its events and their descriptions are still claims. So whatever decides something is decided by digests:
+//!
+//! * what firmware itself measures beside an image (separators, actions) is accepted only where its digest is that of
+//!   bytes that are known;
+//! * everything else in PCRs 4, 5, 9 and 11 must be the events of one image of the reference values, in their order;
+//! * PCRs 8, 12 and 13 must be untouched: a boot loader, a command line from outside the image, extensions;
+//! * PCRs 0, 1, 2, 3 and 6 are the firmware's: it is recognised from the reference values, or is not, as [`BootFacts`]
+//!   says; whether that suffices is for the policy to say. PCR 7 holds the state of Secure Boot.
+
+mod fault;
+mod firmware;
+mod image;
+mod replay;
 
 use aicert_core::certificate::PlatformKind;
-use aicert_core::tpm::PcrValues;
+use aicert_core::digest::BootLogDigest;
+use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues};
 
-use crate::error::faults;
+pub use fault::BootFault;
+
+use crate::error::{Failure, Rejection};
+use crate::eventlog::{Event, EventLog};
 use crate::quote::BoundQuote;
+use crate::reference::ReferenceValues;
 
 /// The PCRs that firmware, boot loader and kernel measure into.
 const BOOT_PCRS: std::ops::RangeInclusive<u8> = 0..=13;
 
-faults! {
-    /// Says what cannot be explained about how the machine booted.
-    enum BootFault {
-        /// There is a boot log.
-        LogNotSupported {
-            /// Its size in bytes.
-            found: usize,
-        } => Verifier, "the proof has a boot log of {found} bytes, which this version cannot replay; it accepts an empty one only", "verify with a version that reads boot logs";
-        /// Something was measured at boot, and there is no log that says what.
-        Unexplained {
-            /// The PCRs that are not zero.
-            found: String,
-        } => Builder, "the boot log is empty, but the boot PCRs {found} are not zero: what was measured into them is unknown", "do not believe this proof: whoever made it left the boot log out";
-        /// The root vouches for a real platform, and it is not known what that may boot.
-        NoReferenceValues {
-            /// The platform.
-            platform: &'static str,
-        } => Verifier, "the chain ends in the root of {platform}, and this version has no reference values for what such a machine may boot: its owner could have booted anything", "verify with a version that has reference values for this platform";
+/// What is known about how a machine booted. Only [`verify`] and [`explain`] make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFacts {
+    image: Option<String>,
+    firmware: Firmware,
+    secure_boot: SecureBoot,
+}
+
+/// Which firmware a machine runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Firmware {
+    /// That of the reference values with this name.
+    Known(String),
+    /// None of the reference values.
+    Unrecognised,
+    /// None that measures anything: a software TPM without a machine.
+    NotMeasured,
+}
+
+/// Whether firmware checks signatures of what it starts (UEFI 2.10, section 32).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SecureBoot {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+    /// The evidence does not say.
+    Unknown,
+}
+
+impl BootFacts {
+    /// The name of the image that was booted, as the reference values have it; none where nothing was measured.
+    pub fn image(&self) -> Option<&str> {
+        self.image.as_deref()
     }
+
+    /// The firmware.
+    pub fn firmware(&self) -> &Firmware {
+        &self.firmware
+    }
+
+    /// The state of Secure Boot.
+    pub fn secure_boot(&self) -> SecureBoot {
+        self.secure_boot
+    }
+
+    /// Nothing was measured at boot.
+    const NOT_MEASURED: Self = Self {
+        image: None,
+        firmware: Firmware::NotMeasured,
+        secure_boot: SecureBoot::Unknown,
+    };
 }
 
 /// A quote from a machine about whose boot nothing is unexplained. Only [`verify`] makes it.
 #[derive(Debug, Clone)]
 pub struct ExplainedBoot {
     quote: BoundQuote,
+    facts: BootFacts,
+    pub(crate) log: BootLogDigest,
 }
 
 impl ExplainedBoot {
@@ -45,47 +98,168 @@ impl ExplainedBoot {
     pub fn quote(&self) -> &BoundQuote {
         &self.quote
     }
+
+    /// What was booted.
+    pub fn facts(&self) -> &BootFacts {
+        &self.facts
+    }
 }
 
 /// Verifies that nothing about the machine's boot is unexplained.
 ///
 /// # Errors
 ///
-/// Everything that is.
-pub fn verify(quote: BoundQuote, boot_event_log: &[u8]) -> Result<ExplainedBoot, Vec<BootFault>> {
-    let platform = quote.quote().key().chain().platform();
-    let faults = inspect(quote.quote().pcrs(), boot_event_log, platform);
-    if faults.is_empty() {
-        Ok(ExplainedBoot { quote })
-    } else {
-        Err(faults)
+/// Everything that is, event by event.
+pub fn verify(
+    quote: BoundQuote,
+    boot_event_log: &[u8],
+    references: &ReferenceValues,
+) -> Result<ExplainedBoot, Vec<Failure>> {
+    let signed = quote.quote();
+    let platform = signed.key().chain().platform();
+    let (facts, failures) = examine(signed.bank(), signed.pcrs(), boot_event_log, platform, references);
+    match facts {
+        Some(facts) if failures.is_empty() => Ok(ExplainedBoot {
+            quote,
+            facts,
+            log: BootLogDigest::of(boot_event_log),
+        }),
+        _ => Err(failures),
     }
 }
 
-pub(crate) fn inspect(pcrs: &PcrValues, boot_event_log: &[u8], platform: PlatformKind) -> Vec<BootFault> {
-    let mut faults = Vec::new();
-    if !boot_event_log.is_empty() {
-        faults.push(BootFault::LogNotSupported {
-            found: boot_event_log.len(),
-        });
+/// Explains the boot PCRs of evidence that was verified in another way, such as the document of an AWS NitroTPM.
+///
+/// `pcrs` must come from evidence that was verified: this function cannot know.
+///
+/// # Errors
+///
+/// Everything that is not explained, event by event.
+pub fn explain(
+    bank: PcrBank,
+    pcrs: &PcrValues,
+    boot_event_log: &[u8],
+    references: &ReferenceValues,
+) -> Result<BootFacts, Rejection> {
+    // A machine that a vendor vouches for has booted something.
+    let platform = PlatformKind::AzureTrustedLaunch;
+    let (facts, mut failures) = examine(bank, pcrs, boot_event_log, platform, references);
+    if bank == PcrBank::Sha1 {
+        failures.push(BootFault::Sha1Bank {}.into());
     }
-    let nonzero: Vec<_> = pcrs
-        .0
-        .iter()
-        .filter(|(pcr, value)| BOOT_PCRS.contains(&pcr.as_u8()) && value.iter().any(|byte| *byte != 0))
-        .map(|(pcr, _)| pcr.to_string())
+    Rejection::unless_empty(failures)?;
+    facts.ok_or_else(|| Failure::from(BootFault::NoReferenceValues {}).into())
+}
+
+/// What is known, and what is wrong, whether or not the quote is authentic. There are facts whenever nothing is wrong.
+pub(crate) fn examine(
+    bank: PcrBank,
+    pcrs: &PcrValues,
+    boot_event_log: &[u8],
+    platform: PlatformKind,
+    references: &ReferenceValues,
+) -> (Option<BootFacts>, Vec<Failure>) {
+    let missing: Vec<_> = BOOT_PCRS
+        .filter(|pcr| !pcrs.0.keys().any(|index| index.as_u8() == *pcr))
+        .map(|pcr| pcr.to_string())
         .collect();
-    if boot_event_log.is_empty() && !nonzero.is_empty() {
-        faults.push(BootFault::Unexplained {
-            found: nonzero.join(","),
-        });
+    if !missing.is_empty() {
+        let missing = missing.join(",");
+        return (None, vec![BootFault::PcrsMissing { missing }.into()]);
     }
-    let name = match platform {
-        PlatformKind::LocalCa => return faults,
-        PlatformKind::AzureTrustedLaunch => "Azure's virtual TPMs",
-        PlatformKind::GceShieldedVm => "Google's shielded VMs",
-        _ => "a platform that is not known",
+    if boot_event_log.is_empty() {
+        let result = without_log(bank, pcrs, platform, references);
+        return match result {
+            Ok(facts) => (Some(facts), Vec::new()),
+            Err(fault) => (None, vec![fault.into()]),
+        };
+    }
+    let log = match EventLog::parse(boot_event_log) {
+        Ok(log) => log,
+        Err(error) => return (None, vec![BootFault::Unreadable { error }.into()]),
     };
-    faults.push(BootFault::NoReferenceValues { platform: name });
-    faults
+    let mut failures: Vec<Failure> = log.inspect(bank).into_iter().map(Failure::from).collect();
+    failures.extend(replay::inspect(&log, bank, pcrs).into_iter().map(Failure::from));
+    failures.extend(
+        image::foreign_events(&log, bank, references)
+            .into_iter()
+            .map(Failure::from),
+    );
+    let firmware = firmware::recognise(bank, pcrs, references);
+    match image::recognise(&log, bank, references) {
+        Ok(image) => {
+            let facts = BootFacts {
+                image: Some(image.name.clone()),
+                firmware,
+                secure_boot: firmware::secure_boot(&log, bank),
+            };
+            (Some(facts), failures)
+        }
+        Err(faults) => {
+            failures.extend(faults.into_iter().map(Failure::from));
+            (None, failures)
+        }
+    }
+}
+
+/// Evidence without a log: nothing was measured, or reference values cover all that was, value by value.
+fn without_log(
+    bank: PcrBank,
+    pcrs: &PcrValues,
+    platform: PlatformKind,
+    references: &ReferenceValues,
+) -> Result<BootFacts, BootFault> {
+    let measured: Vec<_> = BOOT_PCRS
+        .filter_map(PcrIndex::new)
+        .filter(|pcr| {
+            pcrs.0
+                .get(pcr)
+                .is_some_and(|value| value.iter().any(|byte| *byte != 0))
+        })
+        .collect();
+    if measured.is_empty() {
+        return if platform.is_simulated() {
+            Ok(BootFacts::NOT_MEASURED)
+        } else {
+            Err(BootFault::NothingMeasured {})
+        };
+    }
+    let firmware = firmware::recognise(bank, pcrs, references);
+    let of_firmware = references
+        .firmware
+        .iter()
+        .find(|reference| firmware == Firmware::Known(reference.name.clone()))
+        .and_then(|reference| reference.pcrs.get(&bank));
+    let is_zero = |pcr: &PcrIndex| !measured.contains(pcr);
+    for image in &references.images {
+        let Some(of_image) = image.pcrs.get(&bank) else {
+            continue;
+        };
+        let explained = |pcr: &PcrIndex| {
+            let expected = of_image.0.get(pcr).or_else(|| of_firmware?.0.get(pcr));
+            expected.is_some_and(|value| pcrs.0.get(pcr) == Some(value))
+                || (expected.is_none() && is_zero(pcr))
+        };
+        // What says which image it is must be among the values, or an entry without them would explain anything.
+        let says_which = [4, 11]
+            .into_iter()
+            .filter_map(PcrIndex::new)
+            .all(|pcr| of_image.0.contains_key(&pcr));
+        if says_which && BOOT_PCRS.filter_map(PcrIndex::new).all(|pcr| explained(&pcr)) {
+            return Ok(BootFacts {
+                image: Some(image.name.clone()),
+                firmware,
+                secure_boot: SecureBoot::Unknown,
+            });
+        }
+    }
+    let found: Vec<_> = measured.iter().map(ToString::to_string).collect();
+    Err(BootFault::Unexplained {
+        found: found.join(","),
+    })
+}
+
+/// What the log says that an event is; a claim, where no digest covers it.
+fn describe(event: &Event<'_>) -> String {
+    event.event_type.to_string()
 }

@@ -4,6 +4,7 @@ use aicert_core::digest::Nonce;
 use aicert_core::time::Timestamp;
 
 use crate::anchors::TrustAnchors;
+use crate::reference::ReferenceValues;
 
 /// What to believe, and what to hold a proof to.
 #[derive(Debug, Clone)]
@@ -13,6 +14,9 @@ pub struct Options {
     pub trust_anchors: TrustAnchors,
     /// The time for which certificates must be valid.
     pub time: Timestamp,
+    /// What machines are known to boot. Without an image among them, only a simulated TPM without a machine can be
+    /// accepted: nobody could say what any other had booted.
+    pub reference_values: ReferenceValues,
     /// The challenge that the proof must answer; any when absent.
     pub expected_nonce: Option<Nonce>,
     /// Whether a proof that says that its job failed is accepted, for looking at it. It certifies no model: see
@@ -26,9 +30,17 @@ impl Options {
         Self {
             trust_anchors,
             time,
+            reference_values: ReferenceValues::default(),
             expected_nonce: None,
             accept_failed_job: false,
         }
+    }
+
+    /// Knows these images and this firmware.
+    #[must_use]
+    pub fn with_reference_values(mut self, values: ReferenceValues) -> Self {
+        self.reference_values = values;
+        self
     }
 
     /// Accepts only a proof that answers this challenge.

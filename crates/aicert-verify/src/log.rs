@@ -1,5 +1,6 @@
 //! Step 7: the measurement log obeys its grammar, and explains PCR 14 and PCR 15 from zero on.
 
+use aicert_core::digest::BootLogDigest;
 use aicert_core::event::{Event, EventContent, ExecutionOutcome, JobResult};
 use aicert_core::log::{CompleteLog, LogError, MeasurementLog};
 use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues};
@@ -63,6 +64,13 @@ faults! {
             /// What the quote shows; hexadecimal.
             found: String,
         } => Builder, "PCR {pcr} is {found} in the quote; from the log follows {expected}: the log was altered, or the PCR was not zero when the job was opened, or something else was extended into it", "do not believe this proof: the log is not what the TPM recorded";
+        /// The boot log in the file is not the one that the machine had.
+        AnotherBootLog {
+            /// What `job_opened` recorded.
+            expected: BootLogDigest,
+            /// That of the boot log in the file.
+            found: BootLogDigest,
+        } => Builder, "the boot log in the file is {found}; when the job was opened, the machine had {expected}", "do not believe this proof: the boot log was altered";
         /// The quote is about other events.
         AnotherLog {} => File, "the quote was bound to other events than these", "verify the events that the quote is about";
         /// The job did not succeed.
@@ -127,7 +135,7 @@ impl AuthenticLog {
 /// Everything that is wrong with it.
 pub fn verify(boot: ExplainedBoot, events: &[Event]) -> Result<AuthenticLog, Vec<LogFault>> {
     let quote = boot.quote();
-    let (log, mut faults) = examine(quote.quote().bank(), quote.quote().pcrs(), events);
+    let (log, mut faults) = examine(quote.quote().bank(), quote.quote().pcrs(), events, boot.log);
     let Some(log) = log else {
         return Err(faults);
     };
@@ -149,28 +157,39 @@ pub(crate) fn read(events: &[Event]) -> Result<MeasurementLog, LogFault> {
 }
 
 /// What is wrong with events, whether or not the quote is authentic.
-pub(crate) fn inspect(bank: PcrBank, pcrs: &PcrValues, events: &[Event]) -> Vec<LogFault> {
-    examine(bank, pcrs, events).1
+pub(crate) fn inspect(
+    bank: PcrBank,
+    pcrs: &PcrValues,
+    events: &[Event],
+    boot_event_log: &[u8],
+) -> Vec<LogFault> {
+    examine(bank, pcrs, events, BootLogDigest::of(boot_event_log)).1
 }
 
 /// The log that events are, if they are a complete one, and everything that is wrong with them: something, if they are
 /// none.
-fn examine(bank: PcrBank, pcrs: &PcrValues, events: &[Event]) -> (Option<MeasurementLog>, Vec<LogFault>) {
+fn examine(
+    bank: PcrBank,
+    pcrs: &PcrValues,
+    events: &[Event],
+    boot_log: BootLogDigest,
+) -> (Option<MeasurementLog>, Vec<LogFault>) {
     let mut faults = Vec::new();
     let log = read(events).map_err(|fault| faults.push(fault)).ok();
-    if let Some(EventContent::JobOpened(opened)) = events.first().map(|event| &event.content)
-        && !opened.banks.contains(&bank)
-    {
-        let expected = opened
-            .banks
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ");
-        faults.push(LogFault::BankNotOpened {
-            expected,
-            found: bank,
-        });
+    if let Some(EventContent::JobOpened(opened)) = events.first().map(|event| &event.content) {
+        if !opened.banks.contains(&bank) {
+            let banks: Vec<_> = opened.banks.iter().map(ToString::to_string).collect();
+            faults.push(LogFault::BankNotOpened {
+                expected: banks.join(", "),
+                found: bank,
+            });
+        }
+        if opened.boot_event_log != boot_log {
+            faults.push(LogFault::AnotherBootLog {
+                expected: opened.boot_event_log,
+                found: boot_log,
+            });
+        }
     }
     for pcr in [PcrIndex::INPUTS, PcrIndex::OUTPUTS] {
         match (replay(bank, pcr, events), pcrs.0.get(&pcr)) {

@@ -128,16 +128,16 @@ fn verify_evidence(
         |quote| quote.bind(events, nonce),
         || quote::inspect_unproven_binding(&attest.0, events, nonce),
     );
-    let platform = options.platform_of(certificate);
+    let (platform, references) = (options.platform_of(certificate), &options.reference_values);
     let boot = steps.next(
         quote,
-        |quote| boot::verify(quote, &boot_event_log.0),
-        || boot::inspect(pcrs, &boot_event_log.0, platform),
+        |quote| boot::verify(quote, &boot_event_log.0, references),
+        || boot::examine(*bank, pcrs, &boot_event_log.0, platform, references).1,
     );
     steps.next(
         boot,
         |boot| log::verify(boot, events),
-        || log::inspect(*bank, pcrs, events),
+        || log::inspect(*bank, pcrs, events, &boot_event_log.0),
     )
 }
 
@@ -254,6 +254,11 @@ impl Verified<Certificate> {
     /// The quote that shows that the log is what the TPM recorded.
     pub fn quote(&self) -> &quote::AuthenticQuote {
         self.log.boot().quote().quote()
+    }
+
+    /// What the machine booted.
+    pub fn boot(&self) -> &boot::BootFacts {
+        self.log.boot().facts()
     }
 
     /// The time that it was verified for.

@@ -1,0 +1,64 @@
+//! Which firmware a machine runs, and whether it checks signatures.
+
+use aicert_core::tpm::{PcrBank, PcrValues};
+
+use super::{Firmware, SecureBoot};
+use crate::eventlog::EventLog;
+use crate::reference::ReferenceValues;
+
+/// The firmware all of whose values are those of the PCRs; the first, if several are.
+pub(super) fn recognise(bank: PcrBank, pcrs: &PcrValues, references: &ReferenceValues) -> Firmware {
+    let known = references.firmware.iter().find(|firmware| {
+        firmware.pcrs.get(&bank).is_some_and(|values| {
+            !values.0.is_empty() && values.0.iter().all(|(pcr, value)| pcrs.0.get(pcr) == Some(value))
+        })
+    });
+    known.map_or(Firmware::Unrecognised, |firmware| {
+        Firmware::Known(firmware.name.clone())
+    })
+}
+
+/// What the variable `SecureBoot` was when firmware measured it into PCR 7 (TCG PC Client Platform Firmware Profile 1.06,
+/// section 3.3.4.8).
+///
+/// It is found by the bytes that were hashed, whatever type the log gives them; something that is there twice says nothing.
+pub(super) fn secure_boot(log: &EventLog<'_>, bank: PcrBank) -> SecureBoot {
+    let (on, off, absent) = (variable(&[1]), variable(&[0]), variable(&[]));
+    let mut found = None;
+    for event in log
+        .events()
+        .iter()
+        .filter(|event| event.pcr == 7 && event.extends())
+    {
+        let state = if event.raw == on {
+            SecureBoot::On
+        } else if event.raw == off || event.raw == absent {
+            SecureBoot::Off
+        } else {
+            continue;
+        };
+        let is_what_was_measured = event
+            .digest(bank)
+            .is_some_and(|digest| digest == bank.hash(&[event.raw]));
+        if found.is_some() || !is_what_was_measured {
+            return SecureBoot::Unknown;
+        }
+        found = Some(state);
+    }
+    found.unwrap_or(SecureBoot::Unknown)
+}
+
+/// `UEFI_VARIABLE_DATA` of `SecureBoot` (section 10.2.6) with this content.
+fn variable(content: &[u8]) -> Vec<u8> {
+    /// `EFI_GLOBAL_VARIABLE`, 8be4df61-93ca-11d2-aa0d-00e098032b8c (UEFI 2.10, section 3.3).
+    const GLOBAL: [u8; 16] = [
+        0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c,
+    ];
+    const NAME: &str = "SecureBoot";
+    let mut data = GLOBAL.to_vec();
+    data.extend((NAME.len() as u64).to_le_bytes());
+    data.extend((content.len() as u64).to_le_bytes());
+    data.extend(NAME.encode_utf16().flat_map(u16::to_le_bytes));
+    data.extend(content);
+    data
+}

@@ -1,0 +1,102 @@
+//! Comparing the replayed log with the PCRs, and telling how they could differ.
+
+use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues};
+
+use super::{BOOT_PCRS, BootFault, describe};
+use crate::eventlog::{Event, EventLog};
+
+/// For more events in one PCR, the search for what was added or moved is not made: it takes the square of their number.
+const SEARCH_LIMIT: usize = 128;
+
+pub(super) fn inspect(log: &EventLog<'_>, bank: PcrBank, pcrs: &PcrValues) -> Vec<BootFault> {
+    // That the log has no such bank is reported by its own inspection.
+    let Ok(replayed) = log.replay(bank) else {
+        return Vec::new();
+    };
+    let zero = vec![0; bank.digest_len()];
+    let mut faults = Vec::new();
+    for pcr in BOOT_PCRS.filter_map(PcrIndex::new) {
+        let expected = replayed.0.get(&pcr).unwrap_or(&zero);
+        let found = pcrs.0.get(&pcr).unwrap_or(&zero);
+        if expected != found {
+            faults.push(BootFault::Replay {
+                pcr: pcr.as_u8(),
+                expected: hex::encode(expected),
+                found: hex::encode(found),
+                hint: hint(log, bank, pcr, found),
+            });
+        }
+    }
+    for event in log.events().iter().filter(|event| event.extends()) {
+        if let Some(pcr) = [14, 15].into_iter().find(|pcr| u32::from(*pcr) == event.pcr) {
+            faults.push(BootFault::JobPcr {
+                pcr,
+                number: event.number,
+                event: describe(event),
+            });
+        }
+    }
+    faults
+}
+
+/// What would make the log agree with the quote: people look there first.
+fn hint(log: &EventLog<'_>, bank: PcrBank, pcr: PcrIndex, found: &[u8]) -> String {
+    let events: Vec<_> = log
+        .events()
+        .iter()
+        .filter(|event| event.extends() && event.pcr == u32::from(pcr.as_u8()))
+        .collect();
+    let mut start = vec![0; bank.digest_len()];
+    if let (0, Some(last)) = (pcr.as_u8(), start.last_mut()) {
+        *last = log.startup_locality().unwrap_or(0);
+    }
+    let replay = |events: &mut dyn Iterator<Item = &Event<'_>>| {
+        events.fold(start.clone(), |value, event| {
+            event
+                .digest(bank)
+                .map_or(value.clone(), |digest| bank.extend(&value, digest))
+        })
+    };
+    let mut value = start.clone();
+    for (index, event) in events.iter().enumerate() {
+        if value == found {
+            let (more, first) = (events.len() - index, event.number);
+            return format!(
+                ": the quote agrees with the log up to event {first}; {more} event(s) of this PCR from there on were not extended"
+            );
+        }
+        value = event
+            .digest(bank)
+            .map_or(value.clone(), |digest| bank.extend(&value, digest));
+    }
+    if events.is_empty() {
+        return ": the log has no event for this PCR".into();
+    }
+    if events.len() > SEARCH_LIMIT {
+        return String::new();
+    }
+    for left_out in 0..events.len() {
+        let mut others = events
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != left_out)
+            .map(|(_, event)| *event);
+        if replay(&mut others) == found {
+            let event = events[left_out];
+            return format!(
+                ": without event {} ({}) they would agree, so that it was added or doubled",
+                event.number,
+                describe(event)
+            );
+        }
+        if left_out + 1 < events.len() {
+            let mut swapped = events.clone();
+            swapped.swap(left_out, left_out + 1);
+            if replay(&mut swapped.iter().copied()) == found {
+                let (one, other) = (events[left_out].number, events[left_out + 1].number);
+                return format!(": events {one} and {other} were swapped");
+            }
+        }
+    }
+    ": an event was taken out or altered, or something was extended that the log does not say".into()
+}
