@@ -1,5 +1,8 @@
 //! Step 8: is an input the one that the end user has in mind?
 
+use std::fmt;
+use std::str::FromStr;
+
 use aicert_core::certificate::Certificate;
 use aicert_core::digest::{CommitId, FileDigest, TreeRoot};
 use aicert_core::event::{InputMeasured, PinKind};
@@ -45,13 +48,40 @@ faults! {
 ///
 /// The hash of a file and the root of a tree are told apart by whoever asks: what is hashed for a root is bytes that a
 /// file can hold as well, so that a file of 65 bytes can be made whose SHA-256 is the root of any tree.
-enum Asked {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InputHash {
+    /// A git commit.
     Commit(CommitId),
+    /// The SHA-256 of the only file.
     File(FileDigest),
+    /// The root of the tree.
     Tree(TreeRoot),
 }
 
-impl Asked {
+impl FromStr for InputHash {
+    type Err = InputFault;
+
+    /// Reads `sha1:…` (a commit), `sha256:…` (a file), the hexadecimal digits of either alone, or `tree:sha256:…`, in
+    /// either case.
+    fn from_str(text: &str) -> Result<Self, InputFault> {
+        Self::parse(text).ok_or_else(|| InputFault::NotAHash {
+            found: text.chars().take(100).collect(),
+        })
+    }
+}
+
+impl fmt::Display for InputHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Commit(commit) => commit.fmt(f),
+            Self::File(hash) => hash.fmt(f),
+            Self::Tree(root) => write!(f, "tree:{root}"),
+        }
+    }
+}
+
+impl InputHash {
     fn parse(text: &str) -> Option<Self> {
         let lower = text.trim().to_ascii_lowercase();
         if let Some(root) = lower.strip_prefix("tree:") {
@@ -66,6 +96,11 @@ impl Asked {
             .ok()
     }
 
+    /// Whether it is what `input` is known by.
+    pub(crate) fn is_of(&self, input: &InputMeasured) -> bool {
+        names(input).contains(&self.name())
+    }
+
     /// The kind of name, and the name.
     fn name(&self) -> (&'static str, String) {
         match self {
@@ -74,6 +109,15 @@ impl Asked {
             Self::Tree(root) => ("tree", root.to_string()),
         }
     }
+}
+
+/// Everything that an input is known by, for people; text from the log is shown escaped.
+pub(crate) fn known_as(input: &InputMeasured) -> String {
+    names(input)
+        .iter()
+        .map(|(kind, known)| format!("{kind} {}", known.escape_debug()))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Everything that an input is known by: its commit, the hash of its only file, the root of its tree.
@@ -103,11 +147,7 @@ impl Verified<Certificate> {
     pub fn check_input(&self, name: &str, hash: &str) -> Result<(), Rejection> {
         let log = self.log();
         let fault = |fault: InputFault| Err(Failure::from(fault).into());
-        let Some(asked) = Asked::parse(hash) else {
-            return fault(InputFault::NotAHash {
-                found: hash.chars().take(100).collect(),
-            });
-        };
+        let asked = hash.parse::<InputHash>().map_err(Failure::from)?;
         let Some(input) = log.inputs.iter().find(|input| input.name == name) else {
             let found = log
                 .inputs
@@ -121,8 +161,7 @@ impl Verified<Certificate> {
             });
         };
         let (kind, expected) = asked.name();
-        let names = names(input);
-        if names.contains(&(kind, expected.clone())) {
+        if asked.is_of(input) {
             return Ok(());
         }
         if kind == "file" && expected == input.tree.root.to_string() {
@@ -131,16 +170,10 @@ impl Verified<Certificate> {
                 found: expected,
             });
         }
-        // Pins are text from the log: shown escaped.
-        let found = names
-            .iter()
-            .map(|(kind, known)| format!("{kind} {}", known.escape_debug()))
-            .collect::<Vec<_>>()
-            .join(", ");
         fault(InputFault::Differs {
             name: name.to_owned(),
             expected: format!("{kind} {expected}"),
-            found,
+            found: known_as(input),
         })
     }
 }
