@@ -12,6 +12,7 @@ use crate::key::KeyFault;
 use crate::log::LogFault;
 use crate::output::OutputFault;
 use crate::parse::ParseFault;
+use crate::policy::PolicyFault;
 use crate::quote::QuoteFault;
 use crate::summary::SummaryFault;
 
@@ -38,6 +39,8 @@ pub enum Step {
     Outputs,
     /// An input is the one that was asked about.
     Inputs,
+    /// Everything is as the end user's policy demands.
+    Policy,
 }
 
 impl fmt::Display for Step {
@@ -52,6 +55,7 @@ impl fmt::Display for Step {
             Self::Summaries => "summaries",
             Self::Outputs => "outputs",
             Self::Inputs => "inputs",
+            Self::Policy => "policy",
         })
     }
 }
@@ -183,6 +187,8 @@ causes! {
     Output(OutputFault) at Outputs,
     /// In an input that was asked about.
     Input(InputFault) at Inputs,
+    /// In what the end user demands.
+    Policy(PolicyFault) at Policy,
 }
 
 /// One thing that is wrong. Its `Display` is a sentence for people, with expected and found values; text from the

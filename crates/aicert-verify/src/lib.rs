@@ -16,7 +16,6 @@ mod marshal;
 pub mod nitro;
 pub mod output;
 pub mod parse;
-#[cfg(feature = "policy")]
 pub mod policy;
 pub mod quote;
 pub mod reference;
