@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 /// The largest file of reference values that is read, in bytes.
 pub const SIZE_LIMIT: usize = 4 << 20;
 
-/// The PCRs that are the firmware's own (TCG PC Client Platform Firmware Profile 1.06, section 3.3.4).
-pub const FIRMWARE_PCRS: [u8; 5] = [0, 1, 2, 3, 6];
+/// The PCRs that firmware determines, whatever it boots (TCG PC Client Platform Firmware Profile 1.06, section 3.3.4).
+pub const FIRMWARE_PCRS: [u8; 6] = [0, 1, 2, 3, 6, 7];
 
 /// The PCRs that an image determines event by event.
 pub const IMAGE_PCRS: [u8; 4] = [4, 5, 9, 11];
@@ -135,7 +135,7 @@ impl Digests {
 pub struct FirmwareReference {
     /// The name that people know it by, such as `OVMF 2022.11-6 (Debian 12), QEMU 7.2 q35`; unique within a file.
     pub name: String,
-    /// The values that its PCRs end with, by bank: 0, 2 and 3 at least, of 0, 1, 2, 3 and 6.
+    /// The values that its PCRs end with, by bank: 0, 2 and 3 at least, of 0, 1, 2, 3, 6 and 7.
     pub pcrs: BTreeMap<PcrBank, PcrValues>,
 }
 
@@ -313,7 +313,7 @@ impl FirmwareReference {
             }
             if let Some(pcr) = values.0.keys().find(|pcr| !FIRMWARE_PCRS.contains(&pcr.as_u8())) {
                 return Err(format!(
-                    "PCR {pcr} is not the firmware's: those are 0, 1, 2, 3 and 6"
+                    "PCR {pcr} is not the firmware's: those are 0, 1, 2, 3, 6 and 7"
                 ));
             }
             check_lengths(*bank, values)?;
