@@ -21,7 +21,7 @@ use tss_esapi::traits::Marshall as _;
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 
 use crate::ca::{CertificateProfile, TestCa};
-use crate::config::{KeyTemplate, SimulationOptions};
+use crate::config::{KeyAlgorithm, KeyTemplate, SUBJECT, SimulationOptions};
 use crate::error::Failure;
 use crate::instance::SwtpmInstance;
 use crate::keys::{ATTESTATION_KEY_HANDLE, Applicant};
@@ -70,10 +70,7 @@ impl SimulatedTpm {
             .map_err(|error| {
                 TpmError::new(TpmErrorKind::Failed, "starting swtpm was cut off").with_source(error)
             })??;
-        let enrolling = ca.clone();
-        let provision =
-            Box::new(move |context: &mut Context| enroll(context, &enrolling, &key, &profile, check_key));
-        let mut config = instance.config(KeySource::Provisioned(provision));
+        let mut config = instance.config(enrolled_key(ca.clone(), key, profile, check_key));
         if let Some(path) = boot_event_log {
             config = config.with_boot_event_log(path);
         }
@@ -323,6 +320,21 @@ impl TpmBackend for SimulatedTpm {
     async fn boot_event_log(&self) -> Result<Vec<u8>, TpmError> {
         self.tpm.boot_event_log().await
     }
+}
+
+/// An honest attestation key that is made, and certified by this CA after credential activation, in whatever TPM is
+/// opened with it: for TPMs that something else than [`SimulatedTpm`] runs, such as those of virtual machines.
+///
+/// The TPM must have no key at the persistent handle `0x81000003` yet.
+pub fn certified_key(ca: TestCa, algorithm: KeyAlgorithm) -> KeySource {
+    let profile = CertificateProfile::attestation_key(SUBJECT);
+    enrolled_key(ca, KeyTemplate::attestation(algorithm), profile, true)
+}
+
+fn enrolled_key(ca: TestCa, key: KeyTemplate, profile: CertificateProfile, check_key: bool) -> KeySource {
+    KeySource::Provisioned(Box::new(move |context| {
+        enroll(context, &ca, &key, &profile, check_key)
+    }))
 }
 
 /// Makes the keys and has the attestation key certified, as a cloud does when it makes a machine.

@@ -6,6 +6,9 @@ use aicert_core::tpm::PcrBank;
 
 use crate::ca::{CertificateProfile, TestCa};
 
+/// Whom certificates of attestation keys are for, unless a test says otherwise.
+pub(crate) const SUBJECT: &str = "Simulated attestation key";
+
 /// Options of a bare software TPM.
 #[derive(Debug, Clone, Default)]
 pub struct SwtpmOptions {
@@ -95,7 +98,7 @@ impl SimulationOptions {
             swtpm: SwtpmOptions::new(),
             key: KeyTemplate::attestation(algorithm),
             ca: None,
-            profile: CertificateProfile::attestation_key("Simulated attestation key"),
+            profile: CertificateProfile::attestation_key(SUBJECT),
             check_key: true,
             boot_event_log: None,
         }

@@ -13,7 +13,7 @@ mod public;
 mod raw;
 mod skip;
 
-pub use backend::{SignedAttestation, SimulatedTpm};
+pub use backend::{SignedAttestation, SimulatedTpm, certified_key};
 pub use ca::{Authority, CertificateProfile, TestCa};
 pub use config::{KeyAlgorithm, KeyHierarchy, KeyTemplate, SimulationOptions, SwtpmOptions};
 pub use forge::ForgedKey;
