@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stderr)] // a skipped test says so
 
+pub mod machine;
 pub mod proofs;
 pub mod scene;
 pub mod tools;

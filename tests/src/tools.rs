@@ -35,7 +35,7 @@ pub fn have_docker() -> bool {
     )
 }
 
-fn skip_unless(found: bool, what: &str) -> bool {
+pub(crate) fn skip_unless(found: bool, what: &str) -> bool {
     assert!(
         found || std::env::var_os("CI").is_none(),
         "{what} is missing; scripts/setup.sh installs it"
