@@ -8,21 +8,34 @@
 //! authentic quote, its digests are what was extended, in this order within each PCR, and nothing else is: neither the types of the
 //! events nor their data, unless [`Event::data_check`] says that the data is what was hashed.
 
+mod check;
 mod data;
+mod decode;
+mod device_path;
 mod error;
 mod event_type;
 mod fault;
 mod inspect;
+mod json;
 mod parse;
+mod read;
 mod replay;
+mod signature;
+mod tagged;
+mod variable;
 
 use aicert_core::tpm::PcrBank;
 
-pub use data::{DataCheck, EventData};
+pub use check::DataCheck;
+pub use data::{EventData, Partition, VariableValue};
+pub use device_path::DevicePath;
 pub use error::EventLogError;
 pub use event_type::EventType;
 pub use fault::EventLogFault;
 pub use parse::{Algorithm, Padding, SpecId};
+pub use read::Guid;
+pub use signature::{Signature, SignatureKind};
+pub use tagged::Tag;
 
 /// The largest log that is read, in bytes. Real ones have 10 to 200 thousand.
 pub const SIZE_LIMIT: usize = 4 << 20;
@@ -125,6 +138,6 @@ impl Event<'_> {
 
     /// Whether its digest in a bank is that of its data, where it should be.
     pub fn data_check(&self, bank: PcrBank) -> DataCheck {
-        data::check(self, bank)
+        check::check(self, bank)
     }
 }

@@ -3,8 +3,8 @@
 use aicert_core::tpm::PcrBank;
 use serde::Serialize;
 
-use super::data;
-use super::{EVENT_LIMIT, Event, EventLog, EventLogError, EventType, Format, SIZE_LIMIT};
+use super::decode::decode;
+use super::{EVENT_LIMIT, Event, EventData, EventLog, EventLogError, EventType, Format, SIZE_LIMIT};
 
 /// The most algorithms that a header may list; no TPM has half as many banks.
 const ALGORITHM_LIMIT: usize = 16;
@@ -100,7 +100,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<EventLog<'_>, EventLogError> {
         });
     }
     for event in &mut events {
-        event.data = data::decode(event.event_type, event.raw);
+        event.data = decode(event.event_type, event.pcr, event.raw);
     }
     Ok(EventLog {
         format,
@@ -188,7 +188,7 @@ impl<'a> Cursor<'a> {
             pcr,
             event_type,
             raw,
-            data: data::EventData::Undecoded,
+            data: EventData::Undecoded,
             digests,
         })
     }
