@@ -4,10 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use aicert_core::certificate::PlatformKind;
-use x509_cert::der::{DecodePem as _, Encode as _};
 use x509_cert::ext::pkix::KeyUsages;
 
-use crate::x509::{Certificate, PEM_MARK};
+use crate::x509::Certificate;
 
 /// The SHA-256 of a certificate's DER; in text 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +63,13 @@ pub const PINNED: [(Fingerprint, PlatformKind); 2] = [
     ),
 ];
 
+/// `aws.nitro-enclaves` (valid to 2049-10-28), published by AWS with the documentation of NitroTPM and of Nitro Enclaves.
+///
+/// It vouches for attestation documents ([`crate::nitro`]) and for no attestation key of a TPM: a quote whose chain ends
+/// in it is refused, and it cannot be added to the roots that vouch for such keys.
+pub const NITRO_ROOT: Fingerprint =
+    fingerprint(b"641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b");
+
 const fn fingerprint(hexadecimal: &[u8; 64]) -> Fingerprint {
     const fn digit(byte: u8) -> u8 {
         match byte {
@@ -84,6 +90,16 @@ const fn fingerprint(hexadecimal: &[u8; 64]) -> Fingerprint {
 /// other. Whoever makes a certificate derives its summaries with this; it says nothing about trust.
 pub fn platform_of_root(der: &[u8]) -> PlatformKind {
     pinned(&Fingerprint::of(der)).unwrap_or(PlatformKind::LocalCa)
+}
+
+/// The name of a kind of platform in proof files, and for `--platform`.
+pub(crate) fn platform_name(kind: PlatformKind) -> &'static str {
+    match kind {
+        PlatformKind::AzureTrustedLaunch => "azure-trusted-launch",
+        PlatformKind::GceShieldedVm => "gce-shielded-vm",
+        PlatformKind::LocalCa => "local-ca",
+        _ => "one that this version does not know",
+    }
 }
 
 fn pinned(root: &Fingerprint) -> Option<PlatformKind> {
@@ -138,26 +154,36 @@ impl TrustAnchors {
         Ok(self)
     }
 
+    /// Whether this root was added with [`TrustAnchors::with_root`].
+    pub(crate) fn was_added(&self, root: &Fingerprint) -> bool {
+        self.added.contains(root)
+    }
+
     /// The kind of platform that a root vouches for; nothing when it is not believed.
     pub fn platform_of(&self, root: &Fingerprint) -> Option<PlatformKind> {
-        pinned(root).or_else(|| self.added.contains(root).then_some(PlatformKind::LocalCa))
+        pinned(root).or_else(|| self.was_added(root).then_some(PlatformKind::LocalCa))
     }
 }
 
 fn read_root(bytes: &[u8]) -> Result<Certificate, AnchorError> {
-    let der = if bytes.first() == Some(&0x30) {
-        bytes.to_vec()
-    } else {
-        decode_pem(bytes)?
+    let mut certificates = Certificate::all_from_file(bytes)
+        .map_err(|error| AnchorError::NotOneCertificate(error.to_string()))?;
+    let root = match certificates.pop() {
+        Some(root) if certificates.is_empty() => root,
+        _ => {
+            return Err(AnchorError::NotOneCertificate(
+                "it holds more than one block".into(),
+            ));
+        }
     };
-    let root =
-        Certificate::from_der(&der).map_err(|error| AnchorError::NotOneCertificate(error.to_string()))?;
     let reason = if !root.is_ca || !root.allows(KeyUsages::KeyCertSign) {
         "it is not marked as a certificate authority that may sign certificates"
     } else if root.subject != root.issuer {
         "another authority issued it; give the root itself"
     } else if !root.is_signed_by(&root) {
         "its signature is not its own, or made with an algorithm that is not accepted"
+    } else if root.fingerprint == NITRO_ROOT {
+        "AWS certifies no attestation keys with it; attestation documents of NitroTPM are verified without adding it"
     } else {
         return Ok(root);
     };
@@ -165,28 +191,4 @@ fn read_root(bytes: &[u8]) -> Result<Certificate, AnchorError> {
         subject: root.subject_text,
         reason,
     })
-}
-
-/// Decodes one PEM block with nothing around it (RFC 7468, the strict form).
-fn decode_pem(bytes: &[u8]) -> Result<Vec<u8>, AnchorError> {
-    let refused = |reason: &str| AnchorError::NotOneCertificate(reason.to_owned());
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| refused("it is neither text nor DER"))?
-        .trim();
-    if !text.starts_with("-----BEGIN CERTIFICATE-----") || !text.ends_with("-----END CERTIFICATE-----") {
-        return Err(refused(
-            "it does not begin and end with the lines of one CERTIFICATE block",
-        ));
-    }
-    if bytes
-        .windows(PEM_MARK.len())
-        .filter(|window| *window == PEM_MARK)
-        .count()
-        != 1
-    {
-        return Err(refused("it holds more than one block"));
-    }
-    x509_cert::Certificate::from_pem(format!("{text}\n"))
-        .and_then(|certificate| certificate.to_der())
-        .map_err(|error| refused(&error.to_string()))
 }

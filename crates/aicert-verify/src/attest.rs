@@ -38,6 +38,8 @@ pub(crate) struct Attest {
     pub(crate) clock: u64,
     pub(crate) reset_count: u32,
     pub(crate) restart_count: u32,
+    /// Whether the clock has certainly never shown this value before.
+    pub(crate) safe: bool,
     pub(crate) firmware_version: u64,
     /// Each selection: the bank's `TPM_ALG_ID` and its PCRs.
     pub(crate) selections: Vec<(u16, BTreeSet<PcrIndex>)>,
@@ -82,6 +84,7 @@ impl Attest {
             clock,
             reset_count,
             restart_count,
+            safe: safe == 1,
             firmware_version,
             selections,
             pcr_digest,
@@ -173,6 +176,51 @@ pub(crate) fn read_signature(bytes: &[u8]) -> Result<(u16, Signature<'_>), Signa
     Ok((scheme, signature))
 }
 
+/// Says why bytes are no signature in one of the two forms in which quotes are handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EitherSignatureError {
+    Tpm(SignatureError),
+    Form,
+    Der(x509_cert::der::Error),
+}
+
+/// A signature in one of the two forms, as far as it says what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EitherSignature<'a> {
+    /// A `TPMT_SIGNATURE`: its scheme comes with it.
+    Tpm(u16, Signature<'a>),
+    /// The two numbers of an ECDSA signature in DER (RFC 3279, section 2.2.3), which does not name the hash.
+    Der { r: &'a [u8], s: &'a [u8] },
+}
+
+impl<'a> EitherSignature<'a> {
+    /// Tells the forms apart by their first byte: a SEQUENCE in DER begins with 0x30, and every scheme that is accepted in
+    /// a `TPMT_SIGNATURE` with 0x00. What is broken in one form is never tried as the other.
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, EitherSignatureError> {
+        match bytes.first() {
+            Some(0x00) => read_signature(bytes)
+                .map(|(scheme, signature)| Self::Tpm(scheme, signature))
+                .map_err(EitherSignatureError::Tpm),
+            Some(0x30) => read_der(bytes).map_err(EitherSignatureError::Der),
+            _ => Err(EitherSignatureError::Form),
+        }
+    }
+}
+
+/// Numbers with leading zeros, long forms of short lengths and trailing bytes are refused, by the decoder.
+fn read_der(bytes: &[u8]) -> x509_cert::der::Result<EitherSignature<'_>> {
+    use x509_cert::der::{Decode as _, Reader as _, SliceReader, asn1::UintRef};
+    let mut reader = SliceReader::new(bytes)?;
+    let signature = reader.sequence(|reader| {
+        let (r, s) = (UintRef::decode(reader)?, UintRef::decode(reader)?);
+        Ok(EitherSignature::Der {
+            r: r.as_bytes(),
+            s: s.as_bytes(),
+        })
+    })?;
+    reader.finish(signature)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,10 +294,43 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_signature_in_der_has_one_spelling() {
+        let honest = hex::decode("30080202008102020080").unwrap();
+        assert_eq!(
+            EitherSignature::read(&honest),
+            Ok(EitherSignature::Der {
+                r: &[0x81],
+                s: &[0x80]
+            })
+        );
+        for (wrong, why) in [
+            ("3009020300008102020080", "a leading zero more"),
+            ("3006020181020180", "negative numbers"),
+            ("3081080202008102020080", "a long form of a short length"),
+            ("3008020200810202008000", "a trailing byte"),
+            ("300a02020081020200800500", "a third element"),
+            ("3080020200810202008000", "an indefinite length"),
+            ("30040202008100", "a missing number"),
+            ("30", "nothing"),
+        ] {
+            let wrong = hex::decode(wrong).unwrap();
+            assert!(
+                matches!(EitherSignature::read(&wrong), Err(EitherSignatureError::Der(_))),
+                "{why}"
+            );
+        }
+        // What is neither is never tried as either.
+        assert_eq!(EitherSignature::read(&[0x31, 0]), Err(EitherSignatureError::Form));
+        assert_eq!(EitherSignature::read(&[]), Err(EitherSignatureError::Form));
+    }
+
     proptest! {
         #[test]
         fn reading_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Attest::parse(&bytes);
+            let _ = EitherSignature::read(&bytes);
+            let _ = EitherSignature::read(&[&[0x30, 0x46], &bytes[..]].concat());
             let _ = read_signature(&bytes);
             let _ = crate::key::PublicArea::parse(&bytes);
         }

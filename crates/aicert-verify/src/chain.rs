@@ -4,36 +4,37 @@
 //! by signatures, not by names alone, so authorities that renewed their key under the same name are no obstacle, in
 //! whatever order they stand. Every certificate is held to every check; then rustls-webpki, which shares no parser with
 //! this module, must accept the same path.
+//!
+//! Where certificates are at hand in no order, or a chain lacks some, [`Pool`] puts together what [`verify`] then judges.
 
 mod fault;
+mod instance;
+mod pool;
+mod roles;
 
 use aicert_core::certificate::PlatformKind;
 use aicert_core::time::Timestamp;
 use pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
-use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::ext::pkix::KeyUsages;
 
-pub use fault::ChainFault;
+pub use fault::{ChainFault, IssuerUrl};
+pub use instance::{InstanceInfo, SecurityProperties};
+pub use pool::{POOL_LIMIT, Pool, PoolError};
 
-use crate::anchors::{Fingerprint, TrustAnchors, platform_of_root};
+use crate::anchors::{Fingerprint, NITRO_ROOT, TrustAnchors, platform_of_root};
 use crate::signature::{PublicKey, Remembering};
 use crate::x509::{Certificate, CertificateError};
+pub(crate) use roles::Purposes;
+use roles::check_roles;
 
 /// The largest number of certificates, leaf and root included.
 pub const LENGTH_LIMIT: usize = 8;
 
-/// `tcg-kp-EKCertificate` and `tcg-kp-AIKCertificate` (TCG Credential Profiles, extended key usage).
-const EK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
-const AIK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.3");
-
 /// Shows that a key's certificates lead to a trusted root, at the time that was verified for. Only [`verify`] makes it.
 #[derive(Debug, Clone)]
 pub struct ChainProof {
-    pub(crate) key: PublicKey,
+    path: ProvenPath,
     platform: PlatformKind,
-    root: Fingerprint,
-    subjects: Vec<String>,
-    valid_until: Timestamp,
+    instance: Option<InstanceInfo>,
 }
 
 impl ChainProof {
@@ -44,19 +45,54 @@ impl ChainProof {
 
     /// The root's fingerprint.
     pub fn root(&self) -> Fingerprint {
-        self.root
+        self.path.root
     }
 
     /// The subjects (RFC 4514) from the key's own certificate to the root. They are chosen by whoever issued the
     /// certificates: escape them before they reach a terminal.
     pub fn subjects(&self) -> &[String] {
-        &self.subjects
+        &self.path.subjects
+    }
+
+    /// The first moment at which every certificate is valid.
+    pub fn valid_from(&self) -> Timestamp {
+        self.path.valid_from
     }
 
     /// The last moment at which every certificate is valid.
     pub fn valid_until(&self) -> Timestamp {
-        self.valid_until
+        self.path.valid_until
     }
+
+    /// From when the key's own certificate is valid: about when it was issued, and before anything that the key signed
+    /// under it.
+    pub fn leaf_issued(&self) -> Timestamp {
+        self.path.leaf_validity.0
+    }
+
+    /// The machine that the key's own certificate is for, where it says so as Compute Engine's do. Whoever issued the
+    /// certificate vouches for it; under a root that is not Google's ([`ChainProof::platform`]) that is not Google.
+    pub fn instance(&self) -> Option<&InstanceInfo> {
+        self.instance.as_ref()
+    }
+
+    pub(crate) fn key(&self) -> &PublicKey {
+        &self.path.key
+    }
+}
+
+/// What is known of a path of certificates for which every check has held.
+#[derive(Debug, Clone)]
+pub(crate) struct ProvenPath {
+    pub(crate) key: PublicKey,
+    pub(crate) root: Fingerprint,
+    pub(crate) subjects: Vec<String>,
+    pub(crate) valid_from: Timestamp,
+    pub(crate) valid_until: Timestamp,
+    /// Of the first certificate.
+    pub(crate) leaf_validity: (Timestamp, Timestamp),
+    /// Where the certificates of the path stand in what was given.
+    pub(crate) positions: Vec<usize>,
 }
 
 /// Verifies a chain of DER certificates, the key's own first and the root last, for a time.
@@ -72,43 +108,82 @@ pub fn verify<C: AsRef<[u8]>>(
     let certificates = parse(chain)?;
     // `parse` refuses fewer than two.
     let (leaf, root) = (&certificates[0], &certificates[certificates.len() - 1]);
+    let (subject, found) = (root.subject_text.clone(), root.fingerprint);
+    let mut faults = Vec::new();
+    // AWS's root vouches for documents: were it believed here, whatever it certifies could sign quotes.
+    let platform = anchors.platform_of(&found).filter(|_| found != NITRO_ROOT);
+    if found == NITRO_ROOT {
+        faults.push(ChainFault::NotForAttestationKeys { subject, found });
+    } else if platform.is_none() {
+        faults.push(ChainFault::UnknownRoot { subject, found });
+    }
+    let instance = leaf
+        .instance
+        .as_deref()
+        .map(InstanceInfo::parse)
+        .transpose()
+        .unwrap_or_else(|reason| {
+            let subject = leaf.subject_text.clone();
+            faults.push(ChainFault::Instance { subject, reason });
+            None
+        });
+    let purposes = Purposes::of_attestation_keys(platform.unwrap_or_else(|| platform_of_root(&root.der)));
+    let path = judge(&certificates, &purposes, faults, at);
+    match (path, platform) {
+        (Ok(path), Some(platform)) => Ok(ChainProof {
+            path,
+            platform,
+            instance,
+        }),
+        (Err(faults), _) => Err(faults),
+        // `judge` returns the fault that says so, so this is not reached; if it were, nothing is verified.
+        (Ok(path), None) => Err(vec![ChainFault::UnknownRoot {
+            subject: String::new(),
+            found: path.root,
+        }]),
+    }
+}
+
+/// Holds certificates, as [`parse`] returns them, to every check that does not depend on which root is believed; `known`
+/// is what is already known to be wrong.
+pub(crate) fn judge(
+    certificates: &[Certificate],
+    purposes: &Purposes,
+    known: Vec<ChainFault>,
+    at: Timestamp,
+) -> Result<ProvenPath, Vec<ChainFault>> {
     let mut faults = Vec::new();
     for (position, certificate) in certificates.iter().enumerate() {
         check_alone(position, certificate, at, &mut faults);
     }
-    let platform = anchors.platform_of(&root.fingerprint);
-    if platform.is_none() {
-        faults.push(ChainFault::UnknownRoot {
-            subject: root.subject_text.clone(),
-            found: root.fingerprint,
-        });
-    }
-    let path = find_path(&certificates, &mut faults);
-    check_roles(
-        &certificates,
-        &path,
-        platform.unwrap_or_else(|| platform_of_root(&root.der)),
-        &mut faults,
-    );
-    if let (true, Some(platform), Ok(key)) = (faults.is_empty(), platform, &leaf.key) {
-        let on_path: Vec<_> = path.iter().map(|position| &certificates[*position]).collect();
-        ask_webpki(&on_path, at).map_err(|fault| vec![fault])?;
-        return Ok(ChainProof {
-            key: key.clone(),
-            platform,
-            root: root.fingerprint,
-            subjects: on_path
-                .iter()
-                .map(|certificate| certificate.subject_text.clone())
-                .collect(),
-            valid_until: certificates
-                .iter()
-                .map(|certificate| certificate.not_after)
-                .min()
-                .unwrap_or(at),
-        });
-    }
-    Err(faults)
+    faults.extend(known);
+    let path = find_path(certificates, &mut faults);
+    check_roles(certificates, &path, purposes, &mut faults);
+    let on_path: Vec<_> = path.iter().map(|position| &certificates[*position]).collect();
+    let (leaf, root) = match &on_path[..] {
+        [leaf, .., root] if faults.is_empty() => (leaf, root),
+        _ => return Err(faults),
+    };
+    let Ok(key) = &leaf.key else {
+        return Err(faults);
+    };
+    ask_webpki(&on_path, at).map_err(|fault| vec![fault])?;
+    let all = || certificates.iter();
+    Ok(ProvenPath {
+        key: key.clone(),
+        root: root.fingerprint,
+        subjects: on_path
+            .iter()
+            .map(|certificate| certificate.subject_text.clone())
+            .collect(),
+        valid_from: all()
+            .map(|certificate| certificate.not_before)
+            .max()
+            .unwrap_or(at),
+        valid_until: all().map(|certificate| certificate.not_after).min().unwrap_or(at),
+        leaf_validity: (leaf.not_before, leaf.not_after),
+        positions: path,
+    })
 }
 
 /// The key that the first certificate of a chain certifies, for explaining other failures when the chain is not proven.
@@ -116,7 +191,13 @@ pub(crate) fn unproven_key<C: AsRef<[u8]>>(chain: &[C]) -> Option<PublicKey> {
     Certificate::from_der(chain.first()?.as_ref()).ok()?.key.ok()
 }
 
-fn parse<C: AsRef<[u8]>>(chain: &[C]) -> Result<Vec<Certificate>, Vec<ChainFault>> {
+pub(crate) fn parse<C: AsRef<[u8]>>(chain: &[C]) -> Result<Vec<Certificate>, Vec<ChainFault>> {
+    if let [only] = chain
+        && let Ok(leaf) = Certificate::from_der(only.as_ref())
+        && leaf.subject != leaf.issuer
+    {
+        return Err(vec![issuer_missing(0, &leaf)]);
+    }
     if !(2..=LENGTH_LIMIT).contains(&chain.len()) {
         return Err(vec![ChainFault::Length { found: chain.len() }]);
     }
@@ -257,11 +338,7 @@ fn issuer_of(
         .collect();
     match (&signed[..], &named[..]) {
         ([one], _) => return Some(*one),
-        ([], []) => faults.push(ChainFault::IssuerMissing {
-            position,
-            subject,
-            issuer,
-        }),
+        ([], []) => faults.push(issuer_missing(position, certificate)),
         ([], _) if certificate.scheme.is_none() => {} // already reported: nothing can be said of its signature
         ([], _) => faults.push(ChainFault::BadSignature {
             position,
@@ -273,114 +350,12 @@ fn issuer_of(
     None
 }
 
-/// What a certificate may do follows from its place: the first is the key's, all others are authorities.
-fn check_roles(
-    certificates: &[Certificate],
-    path: &[usize],
-    platform: PlatformKind,
-    faults: &mut Vec<ChainFault>,
-) {
-    let purposes = Purposes::of(platform);
-    for (position, certificate) in certificates.iter().enumerate() {
-        let subject = || certificate.subject_text.clone();
-        if position == 0 {
-            if certificate.is_ca || certificate.allows(KeyUsages::KeyCertSign) {
-                faults.push(ChainFault::LeafIsAuthority { subject: subject() });
-            }
-            if certificate.key_usage.is_some() && !certificate.allows(KeyUsages::DigitalSignature) {
-                faults.push(ChainFault::KeyUsage {
-                    position,
-                    subject: subject(),
-                    expected: "digitalSignature",
-                });
-            }
-        } else {
-            if !certificate.is_ca {
-                faults.push(ChainFault::NotAnAuthority {
-                    position,
-                    subject: subject(),
-                });
-            }
-            if !certificate.allows(KeyUsages::KeyCertSign) {
-                faults.push(ChainFault::KeyUsage {
-                    position,
-                    subject: subject(),
-                    expected: "keyCertSign",
-                });
-            }
-        }
-        let (accepted, required) = if position == 0 {
-            purposes.leaf
-        } else {
-            (purposes.authority, false)
-        };
-        let holds = match &certificate.extended_key_usage {
-            Some(found) => found.iter().any(|purpose| accepted.contains(purpose)),
-            None => !required,
-        };
-        if !holds {
-            let list = |purposes: &[ObjectIdentifier]| {
-                purposes
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            };
-            let found = certificate
-                .extended_key_usage
-                .as_deref()
-                .map_or("none".to_owned(), list);
-            faults.push(ChainFault::ExtendedKeyUsage {
-                position,
-                subject: subject(),
-                expected: list(accepted),
-                found,
-            });
-        }
-    }
-    // Intermediates below the one at `depth`: all between it and the leaf.
-    for (depth, position) in path.iter().enumerate().skip(1) {
-        let certificate = &certificates[*position];
-        if let Some(expected) = certificate
-            .path_length
-            .filter(|limit| usize::from(*limit) < depth - 1)
-        {
-            let subject = certificate.subject_text.clone();
-            faults.push(ChainFault::PathLength {
-                position: *position,
-                subject,
-                expected,
-                found: depth - 1,
-            });
-        }
-    }
-}
-
-/// The extended key usages of a platform's certificates.
-struct Purposes {
-    /// What the leaf is accepted with, and whether it must have the extension.
-    leaf: (&'static [ObjectIdentifier], bool),
-    /// What authorities are accepted with, where they have the extension.
-    authority: &'static [ObjectIdentifier],
-}
-
-impl Purposes {
-    fn of(platform: PlatformKind) -> Self {
-        match platform {
-            PlatformKind::AzureTrustedLaunch => Self {
-                leaf: (&[AIK_CERTIFICATE], true),
-                authority: &[AIK_CERTIFICATE],
-            },
-            // Google's leaves have no extended key usage, its authorities that of EK certificates.
-            PlatformKind::GceShieldedVm => Self {
-                leaf: (&[AIK_CERTIFICATE], false),
-                authority: &[AIK_CERTIFICATE, EK_CERTIFICATE],
-            },
-            _ => Self {
-                leaf: (&[AIK_CERTIFICATE], false),
-                authority: &[AIK_CERTIFICATE, EK_CERTIFICATE],
-            },
-        }
+fn issuer_missing(position: usize, certificate: &Certificate) -> ChainFault {
+    ChainFault::IssuerMissing {
+        position,
+        subject: certificate.subject_text.clone(),
+        issuer: certificate.issuer_text.clone(),
+        url: IssuerUrl(certificate.issuer_url.clone()),
     }
 }
 

@@ -65,6 +65,8 @@ faults! {
             /// What is accepted.
             expected: &'static str,
         } => Builder, "the attestation key has {found}; expected {expected}", "make the proof with an attestation key of an accepted kind";
+        /// The public area was not given, where nothing else says what the key may do.
+        PublicAreaMissing {} => Verifier, "the public area of the attestation key was not given: nothing shows that it signs only what its TPM made", "give the public area (TPMT_PUBLIC); without it, only keys are accepted whose authority is known to certify no others, as those of Azure and Compute Engine";
         /// The certificate is for another key.
         NotTheCertifiedKey {} => Builder, "the attestation key is not the key that the first certificate of the chain is for", "do not believe this proof: whoever made it holds a certificate for one key and signed with another";
     }
@@ -260,7 +262,7 @@ impl TrustedKey {
 ///
 /// Everything that is wrong with it.
 pub fn verify(chain: ChainProof, public: &[u8]) -> Result<TrustedKey, Vec<KeyFault>> {
-    let faults = inspect(public, Some(&chain.key));
+    let faults = inspect(public, Some(chain.key()));
     match PublicArea::parse(public) {
         Ok(area) if faults.is_empty() => Ok(TrustedKey { area, chain }),
         _ => Err(faults),

@@ -64,22 +64,23 @@ pub fn authenticate(
 /// When either is malformed, or the signature is not that key's.
 pub fn verify_signature(key: &TrustedKey, attest: &[u8], signature: &[u8]) -> Result<(), QuoteFault> {
     Attest::parse(attest).map_err(attest_fault)?;
-    check_signature(key.public_area(), attest, signature).map(|_| ())
+    let (scheme, signature) = read_signature(signature).map_err(signature_fault)?;
+    check_signature(key.public_area(), attest, scheme, &signature)
 }
 
-fn check_signature<'a>(
+pub(crate) fn check_signature(
     area: &PublicArea,
     attest: &[u8],
-    signature: &'a [u8],
-) -> Result<Signature<'a>, QuoteFault> {
-    let (scheme, signature) = read_signature(signature).map_err(signature_fault)?;
+    scheme: u16,
+    signature: &Signature<'_>,
+) -> Result<(), QuoteFault> {
     if scheme != area.scheme || signature.hash() != area.hash {
         return Err(QuoteFault::NotTheKeysScheme {});
     }
-    if !area.key.verifies(attest, &signature) {
+    if !area.key.verifies(attest, signature) {
         return Err(QuoteFault::Signature {});
     }
-    Ok(signature)
+    Ok(())
 }
 
 /// What is wrong with a quote, as far as the key is known.
@@ -94,31 +95,34 @@ pub(crate) fn inspect(area: Option<&PublicArea>, quote: &LowLevelQuote, signatur
             None
         }
         (None, Ok((_, signature))) => Some(signature.hash()),
-        (Some(area), Ok((_, read))) => {
-            if let Err(fault) = check_signature(area, &quote.attest.0, signature) {
+        (Some(area), Ok((scheme, signature))) => {
+            if let Err(fault) = check_signature(area, &quote.attest.0, scheme, &signature) {
                 faults.push(fault);
             }
-            Some(read.hash())
+            Some(signature.hash())
         }
     };
     check_values(quote, &mut faults);
     if let Some(attest) = &attest {
         check_selection(attest, quote, &mut faults);
-        if let Some(area) = area.filter(|area| area.qualified_name() != attest.qualified_signer) {
-            let expected = hex::encode(area.qualified_name());
-            faults.push(QuoteFault::QualifiedSigner {
-                expected,
-                found: hex::encode(&attest.qualified_signer),
-            });
-        }
+        faults.extend(area.and_then(|area| check_signer(area, attest)));
         if let Some(hash) = signature_hash {
-            check_digest(attest, quote, hash, &mut faults);
+            faults.extend(check_digest(attest, &quote.pcrs, hash));
         }
     }
     faults
 }
 
-fn attest_fault(error: AttestError) -> QuoteFault {
+/// The quote must name the key that the public area describes.
+pub(crate) fn check_signer(area: &PublicArea, attest: &Attest) -> Option<QuoteFault> {
+    let expected = area.qualified_name();
+    (expected != attest.qualified_signer).then(|| QuoteFault::QualifiedSigner {
+        expected: hex::encode(expected),
+        found: hex::encode(&attest.qualified_signer),
+    })
+}
+
+pub(crate) fn attest_fault(error: AttestError) -> QuoteFault {
     match error {
         AttestError::Magic(found) => QuoteFault::Magic {
             expected: MAGIC,
@@ -132,7 +136,7 @@ fn attest_fault(error: AttestError) -> QuoteFault {
     }
 }
 
-fn signature_fault(error: SignatureError) -> QuoteFault {
+pub(crate) fn signature_fault(error: SignatureError) -> QuoteFault {
     match error {
         SignatureError::Malformed(error) => QuoteFault::SignatureMalformed { error },
         SignatureError::Scheme(found) => QuoteFault::Scheme {
@@ -160,27 +164,24 @@ fn check_values(quote: &LowLevelQuote, faults: &mut Vec<QuoteFault>) {
             missing: list(&missing),
         });
     }
-    let expected = quote.bank.digest_len();
-    for (pcr, value) in quote.pcrs.0.iter().filter(|(_, value)| value.len() != expected) {
-        faults.push(QuoteFault::ValueLength {
-            pcr: *pcr,
-            expected,
-            found: value.len(),
-        });
-    }
+    faults.extend(check_lengths(quote.bank, &quote.pcrs));
+}
+
+pub(crate) fn check_lengths(bank: PcrBank, pcrs: &PcrValues) -> impl Iterator<Item = QuoteFault> {
+    let expected = bank.digest_len();
+    let wrong = pcrs.0.iter().filter(move |(_, value)| value.len() != expected);
+    wrong.map(move |(pcr, value)| QuoteFault::ValueLength {
+        pcr: *pcr,
+        expected,
+        found: value.len(),
+    })
 }
 
 fn check_selection(attest: &Attest, quote: &LowLevelQuote, faults: &mut Vec<QuoteFault>) {
     let [(bank, quoted)] = &attest.selections[..] else {
-        let found = attest
-            .selections
-            .iter()
-            .map(|(bank, _)| format!("{bank:#06x}"))
-            .collect::<Vec<_>>()
-            .join(", ");
         faults.push(QuoteFault::Bank {
             expected: quote.bank,
-            found: if found.is_empty() { "none".into() } else { found },
+            found: banks(attest),
         });
         return;
     };
@@ -199,19 +200,31 @@ fn check_selection(attest: &Attest, quote: &LowLevelQuote, faults: &mut Vec<Quot
     }
 }
 
-/// The PCR digest is made with the hash of the signature scheme, over the values in the order of their numbers
-/// (TPM 2.0 Library, part 3, `TPM2_Quote`).
-fn check_digest(attest: &Attest, quote: &LowLevelQuote, hash: Hash, faults: &mut Vec<QuoteFault>) {
-    let found = hash.of(quote.pcrs.0.values().map(Vec::as_slice));
-    if found != attest.pcr_digest {
-        faults.push(QuoteFault::PcrDigest {
-            expected: hex::encode(&attest.pcr_digest),
-            found: hex::encode(found),
-        });
+/// The banks that a quote covers, for people.
+pub(crate) fn banks(attest: &Attest) -> String {
+    let banks: Vec<_> = attest
+        .selections
+        .iter()
+        .map(|(bank, _)| format!("{bank:#06x}"))
+        .collect();
+    if banks.is_empty() {
+        "none".into()
+    } else {
+        banks.join(", ")
     }
 }
 
-fn list<'a>(pcrs: impl IntoIterator<Item = &'a PcrIndex>) -> String {
+/// The PCR digest is made with the hash of the signature scheme, over the values in the order of their numbers
+/// (TPM 2.0 Library, part 3, `TPM2_Quote`).
+pub(crate) fn check_digest(attest: &Attest, pcrs: &PcrValues, hash: Hash) -> Option<QuoteFault> {
+    let found = hash.of(pcrs.0.values().map(Vec::as_slice));
+    (found != attest.pcr_digest).then(|| QuoteFault::PcrDigest {
+        expected: hex::encode(&attest.pcr_digest),
+        found: hex::encode(found),
+    })
+}
+
+pub(crate) fn list<'a>(pcrs: impl IntoIterator<Item = &'a PcrIndex>) -> String {
     let numbers: Vec<_> = pcrs.into_iter().map(ToString::to_string).collect();
     if numbers.is_empty() {
         "none".into()

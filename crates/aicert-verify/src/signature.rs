@@ -33,6 +33,16 @@ impl Hash {
         }
     }
 
+    /// The hash whose digests have this many bytes.
+    pub(crate) fn from_digest_len(length: usize) -> Option<Self> {
+        match length {
+            32 => Some(Self::Sha256),
+            48 => Some(Self::Sha384),
+            64 => Some(Self::Sha512),
+            _ => None,
+        }
+    }
+
     /// Hashes the concatenation of `parts`.
     pub(crate) fn of<'a>(self, parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
         fn run<'a, D: sha2::Digest>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {

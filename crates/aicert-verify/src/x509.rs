@@ -3,8 +3,11 @@
 use aicert_core::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 use x509_cert::der::asn1::{BitStringRef, ObjectIdentifier};
-use x509_cert::der::{self, Decode as _, Encode as _, Reader as _, SliceReader};
-use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages};
+use x509_cert::der::{self, Decode as _, DecodePem as _, Encode as _, Reader as _, SliceReader};
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{
+    AuthorityInfoAccessSyntax, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages,
+};
 
 use crate::anchors::Fingerprint;
 use crate::signature::{Accepted, CertificateScheme, KeyError, PublicKey};
@@ -37,6 +40,10 @@ pub(crate) struct Certificate {
     pub(crate) extended_key_usage: Option<Vec<ObjectIdentifier>>,
     /// Critical extensions that nothing here understands.
     pub(crate) unknown_critical: Vec<ObjectIdentifier>,
+    /// Where the issuer's certificate can be fetched, as the certificate says.
+    pub(crate) issuer_url: Option<String>,
+    /// The content of Compute Engine's instance information.
+    pub(crate) instance: Option<Vec<u8>>,
     pub(crate) fingerprint: Fingerprint,
 }
 
@@ -57,7 +64,43 @@ pub(crate) const PEM_MARK: &[u8] = b"-----BEGIN ";
 /// Extensions whose meaning is enforced (RFC 5280, section 4.2.1): key usage, basic constraints, extended key usage.
 const UNDERSTOOD: [&str; 3] = ["2.5.29.15", "2.5.29.19", "2.5.29.37"];
 
+/// `id-ad-caIssuers` (RFC 5280, section 4.2.2.1).
+const CA_ISSUERS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.2");
+
+/// Says which instance of Compute Engine a certificate is for.
+const INSTANCE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.11129.2.1.21");
+
 impl Certificate {
+    /// Reads a file of certificates: exactly one in DER, or PEM blocks with nothing but white space around them
+    /// (RFC 7468, the strict form).
+    pub(crate) fn all_from_file(bytes: &[u8]) -> Result<Vec<Self>, CertificateError> {
+        const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+        const END: &str = "-----END CERTIFICATE-----";
+        let refused = |reason: &str| CertificateError::Der(reason.to_owned());
+        if bytes.first() == Some(&0x30) {
+            return Ok(vec![Self::from_der(bytes)?]);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| refused("it is neither text nor DER"))?;
+        let (mut rest, mut certificates) = (text.trim(), Vec::new());
+        while let Some(block) = rest.strip_prefix(BEGIN) {
+            let (base64, after) = block.split_once(END).ok_or_else(|| {
+                refused("it does not begin and end with the lines of one CERTIFICATE block")
+            })?;
+            // A block inside a block would be read by some and skipped by others; the decoder refuses it as base64.
+            let der = x509_cert::Certificate::from_pem(format!("{BEGIN}{base64}{END}\n"))
+                .and_then(|certificate| certificate.to_der())
+                .map_err(|error| CertificateError::Der(error.to_string()))?;
+            certificates.push(Self::from_der(&der)?);
+            rest = after.trim_start();
+        }
+        if !rest.is_empty() || certificates.is_empty() {
+            return Err(refused(
+                "it does not begin and end with the lines of one CERTIFICATE block",
+            ));
+        }
+        Ok(certificates)
+    }
+
     pub(crate) fn from_der(bytes: &[u8]) -> Result<Self, CertificateError> {
         if bytes.len() > SIZE_LIMIT {
             return Err(CertificateError::TooLarge(bytes.len()));
@@ -136,6 +179,16 @@ impl Certificate {
                 })
                 .map(|extension| extension.extn_id)
                 .collect(),
+            // Of use to people only: one that cannot be read is as good as none.
+            issuer_url: tbs
+                .get::<AuthorityInfoAccessSyntax>()
+                .ok()
+                .flatten()
+                .and_then(|(_, access)| issuer_url(&access)),
+            instance: extensions
+                .iter()
+                .find(|extension| extension.extn_id == INSTANCE)
+                .map(|extension| extension.extn_value.as_bytes().to_vec()),
             fingerprint: Fingerprint::of(bytes),
             der: bytes.to_vec(),
         })
@@ -190,6 +243,17 @@ fn split(bytes: &[u8]) -> der::Result<(std::ops::Range<usize>, Vec<u8>)> {
         .as_bytes()
         .ok_or_else(|| der::Tag::BitString.value_error())?;
     Ok((start..start + length, signature.to_vec()))
+}
+
+fn issuer_url(access: &AuthorityInfoAccessSyntax) -> Option<String> {
+    access
+        .0
+        .iter()
+        .filter(|description| description.access_method == CA_ISSUERS)
+        .find_map(|description| match &description.access_location {
+            GeneralName::UniformResourceIdentifier(url) => Some(shorten(url.as_str())),
+            _ => None,
+        })
 }
 
 /// Names come from the file: they are shown escaped by whoever prints them, and never at any length.

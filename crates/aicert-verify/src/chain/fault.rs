@@ -1,9 +1,25 @@
 //! Everything that can be wrong in this step.
 
+use std::fmt;
+
 use aicert_core::time::Timestamp;
 
 use crate::anchors::Fingerprint;
 use crate::error::faults;
+
+/// Where an issuer's certificate can be fetched, in words: the first `caIssuers` address of the certificate that it issued
+/// (RFC 5280, section 4.2.2.1), if there is one. Nobody vouches for an address before the certificate is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerUrl(pub Option<String>);
+
+impl fmt::Display for IssuerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(url) => write!(f, "the certificate says that it can be fetched from {url:?}"),
+            None => f.write_str("the certificate does not say where it can be fetched"),
+        }
+    }
+}
 
 faults! {
     /// Says what is wrong with the certificate chain. Positions count from 0, the leaf.
@@ -63,7 +79,40 @@ faults! {
             subject: String,
             /// The issuer that it names.
             issuer: String,
-        } => File, "certificate {position} ({subject:?}) was issued by {issuer:?}, which is not in the chain", "ask whoever published the proof for one whose chain has the missing intermediate";
+            /// Where it can be fetched.
+            url: IssuerUrl,
+        } => File, "certificate {position} ({subject:?}) was issued by {issuer:?}, which is not in the chain; {url}", "give the missing certificate, or ask whoever published the proof for one whose chain has it";
+        /// The chain ends in a root that certifies no attestation keys.
+        NotForAttestationKeys {
+            /// The root's subject.
+            subject: String,
+            /// The root's fingerprint.
+            found: Fingerprint,
+        } => Builder, "the chain ends in {subject:?} (SHA-256 {found}), which vouches for attestation documents of AWS and for no attestation key of a TPM", "verify the attestation document instead: nobody vouches for the key of a quote made on AWS";
+        /// The chain ends in the root of another platform than the one that was asked for.
+        Platform {
+            /// The platform that was asked for.
+            expected: &'static str,
+            /// The platform that the root vouches for.
+            found: &'static str,
+        } => Builder, "the chain is one of the platform {found}; expected {expected}", "do not believe that the machine is of the platform that it was said to be";
+        /// The instance information in the key's own certificate cannot be read.
+        Instance {
+            /// The certificate's subject.
+            subject: String,
+            /// What is wrong with it.
+            reason: String,
+        } => Platform, "the instance information in the certificate {subject:?} (extension 1.3.6.1.4.1.11129.2.1.21) cannot be read: {reason}", "a newer version may understand it";
+        /// There is not exactly one certificate that could be the key's own.
+        LeafUnclear {
+            /// How many are not those of authorities.
+            found: usize,
+        } => Verifier, "{found} of the certificates given are not those of authorities; expected exactly one, that of the attestation key", "give the certificate of the attestation key, and otherwise only those of authorities";
+        /// The certificates given make no chain of the length accepted.
+        NoChain {
+            /// The longest chain accepted.
+            limit: usize,
+        } => Verifier, "among the certificates given, no chain of at most {limit} was found that leads from the attestation key's to a root", "give only certificates that belong to the chain; many of one name hide it";
         /// A certificate's signature was not made by the issuer that it names.
         BadSignature {
             /// Which.

@@ -95,6 +95,61 @@ faults! {
             /// What it should answer, hexadecimal.
             expected: String,
         } => Builder, "the quote has no qualifying data; expected {expected}, which follows from the log and the nonce", "do not believe this proof: nothing binds the quote to this job";
+        /// The signature is neither a `TPMT_SIGNATURE` nor DER.
+        SignatureForm {
+            /// Its first bytes, hexadecimal.
+            found: String,
+        } => File, "the signature begins with {found}; expected a TPMT_SIGNATURE (beginning with 0014, 0016 or 0018) or an ECDSA signature in DER (beginning with 30)", "give the signature as the TPM or the cloud handed it out; other forms are never guessed";
+        /// The signature is DER, but not that of an ECDSA signature in its one spelling.
+        SignatureDer {
+            /// What is wrong with it.
+            reason: String,
+        } => File, "the signature is not an ECDSA signature in exact DER: {reason}", "get the signature again from whoever made it: each has one spelling";
+        /// The hash that was signed with cannot be told.
+        HashUnknown {
+            /// The length of the PCR digest in bytes.
+            found: usize,
+        } => Builder, "the quote's PCR digest has {found} bytes, which is the length of no accepted hash: expected 32, 48 or 64 (SHA-256, SHA-384, SHA-512)", "make the quote with a key that signs with an accepted hash; SHA-1 is refused";
+        /// The quote is not over exactly one bank.
+        NotOneBank {
+            /// The banks, as `TPM_ALG_ID`s.
+            found: String,
+        } => Builder, "the quote covers PCRs of the banks {found}; expected exactly one bank of SHA-256, SHA-384 or SHA-512", "make a quote over one bank alone";
+        /// The quote covers no PCR.
+        NoPcrs {} => Builder, "the quote covers no PCR at all", "make a quote over the PCRs that matter: this one says nothing about the machine";
+        /// Values of the bank that the quote covers were not given.
+        BankNotGiven {
+            /// The bank that the quote covers.
+            expected: PcrBank,
+            /// The banks whose values were given.
+            found: String,
+        } => Verifier, "the quote covers the bank {expected}; values were given of {found}", "give the values of the quoted bank";
+        /// Values of PCRs that the quote covers were not given.
+        NotGiven {
+            /// Those PCRs.
+            missing: String,
+        } => Verifier, "the quote covers PCRs {missing}, whose values were not given", "give the values of every PCR that the quote covers: their digest needs all of them";
+        /// Values of PCRs were given that the quote does not cover.
+        NotCovered {
+            /// Those PCRs.
+            found: String,
+            /// Those that the quote covers.
+            covered: String,
+        } => Verifier, "values of PCRs {found} were given, which the quote does not cover; it covers {covered}", "nothing is known about those values: leave them out, or have them set aside expressly";
+        /// No nonce can be compared with an empty one.
+        EmptyNonce {} => Verifier, "the nonce to compare with is empty", "give the nonce that the quote was asked for with, or none, if it was asked for without";
+        /// The quote has no qualifying data, where a nonce was posed.
+        NonceMissing {
+            /// The nonce, hexadecimal.
+            expected: String,
+        } => Builder, "the quote has no qualifying data; expected the nonce {expected}", "do not believe that the quote is recent: it answers nothing, and may be of any age";
+        /// The quote answers another nonce.
+        OtherNonce {
+            /// The nonce, hexadecimal.
+            expected: String,
+            /// The qualifying data, hexadecimal.
+            found: String,
+        } => Builder, "the quote's qualifying data is {found}; expected the nonce {expected}", "this quote answers another question than the one that was asked, perhaps an older one; ask for a fresh one";
         /// The quote is about another log, or answers another nonce.
         QualifyingData {
             /// What follows from the log and the nonce, hexadecimal.

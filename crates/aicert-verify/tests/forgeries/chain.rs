@@ -94,7 +94,17 @@ fn a_chain_without_its_intermediate_or_alone_is_refused() {
         Cause::Chain(ChainFault::IssuerMissing { position: 0, .. }),
         "issued by \"CN=Test CA\", which is not in the chain"
     );
-    for chain in [vec![], vec![leaf()], vec![leaf(); 9]] {
+    refused!(
+        chain_faults(&[leaf()]),
+        Cause::Chain(ChainFault::IssuerMissing { position: 0, .. }),
+        "the certificate does not say where it can be fetched"
+    );
+    refused_also!(
+        chain_faults(&[root()]),
+        Cause::Chain(ChainFault::Length { found: 1 }),
+        "2 to 8"
+    );
+    for chain in [vec![], vec![leaf(); 9]] {
         refused!(
             chain_faults(&chain),
             Cause::Chain(ChainFault::Length { .. }),

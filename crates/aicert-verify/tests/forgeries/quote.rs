@@ -80,7 +80,7 @@ fn a_quote_over_fewer_or_more_pcrs_than_shown_is_refused() {
         ..Recipe::default()
     }
     .build();
-    refused!(
+    refused_also!(
         check(&certificate),
         Cause::Quote(QuoteFault::PcrsMissing { .. }),
         "it leaves out 0,1,2,3,4,5,6,7,8,9,10,11,12,13"
