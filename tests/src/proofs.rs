@@ -189,7 +189,7 @@ pub async fn assemble(tpm: &dyn TpmBackend, events: &[Event], honest: &[Event], 
         platform: summaries.platform,
         platform_hash: summaries.platform_hash,
         measurement_log: events.to_vec(),
-        boot_event_log: Base64::default(),
+        boot_event_log: Base64(tpm.boot_event_log().await.expect("boot log")),
         low_level_quote: LowLevelQuote {
             bank: quote.bank,
             pcrs: quote.pcrs,

@@ -29,7 +29,7 @@ const UNTOUCHED: [(u32, &str); 4] = [
     ),
     (
         10,
-        "where nothing but the kernel may measure, and not while booting",
+        "which is the kernel's, and not for what runs before it",
     ),
     (
         12,

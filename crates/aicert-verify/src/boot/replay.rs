@@ -8,6 +8,9 @@ use crate::eventlog::{Event, EventLog};
 /// For more events in one PCR, the search for what was added or moved is not made: it takes the square of their number.
 const SEARCH_LIMIT: usize = 128;
 
+/// Where the kernel's Integrity Measurement Architecture measures.
+const IMA: u8 = 10;
+
 pub(super) fn inspect(log: &EventLog<'_>, bank: PcrBank, pcrs: &PcrValues) -> Vec<BootFault> {
     // That the log has no such bank is reported by its own inspection.
     let Ok(replayed) = log.replay(bank) else {
@@ -18,7 +21,9 @@ pub(super) fn inspect(log: &EventLog<'_>, bank: PcrBank, pcrs: &PcrValues) -> Ve
     for pcr in BOOT_PCRS.filter_map(PcrIndex::new) {
         let expected = replayed.0.get(&pcr).unwrap_or(&zero);
         let found = pcrs.0.get(&pcr).unwrap_or(&zero);
-        if expected != found {
+        if expected != found
+            && !(pcr.as_u8() == IMA && replayed.0.get(&pcr).is_none() && is_boot_aggregate(bank, pcrs))
+        {
             faults.push(BootFault::Replay {
                 pcr: pcr.as_u8(),
                 expected: hex::encode(expected),
@@ -37,6 +42,35 @@ pub(super) fn inspect(log: &EventLog<'_>, bank: PcrBank, pcrs: &PcrValues) -> Ve
         }
     }
     faults
+}
+
+/// Whether PCR 10 holds the one measurement that a kernel with IMA makes without being asked to: the hash of PCRs 0 to 9
+/// when it started, which says nothing that these do not (Linux 5.8 and later, `ima_calc_boot_aggregate`; the templates
+/// `ima-ng` and `ima-sig` of Documentation/security/IMA-templates.rst). It is in no boot log.
+pub(super) fn is_boot_aggregate(bank: PcrBank, pcrs: &PcrValues) -> bool {
+    // The aggregate is of the SHA-256 bank, whatever bank it is extended into.
+    let (PcrBank::Sha256, Some(found)) = (bank, PcrIndex::new(IMA).and_then(|pcr| pcrs.0.get(&pcr))) else {
+        return false;
+    };
+    let values: Vec<_> = pcrs
+        .0
+        .iter()
+        .filter(|(pcr, _)| pcr.as_u8() < IMA)
+        .map(|(_, value)| &**value)
+        .collect();
+    let aggregate = bank.hash(&values);
+    let digest = [&b"sha256:\0"[..], &aggregate].concat();
+    let (name, no_signature) = (b"boot_aggregate\0", [0; 4]);
+    let fields = [
+        &40_u32.to_le_bytes()[..],
+        &digest,
+        &15_u32.to_le_bytes(),
+        name,
+        &no_signature,
+    ];
+    [&fields[..4], &fields]
+        .iter()
+        .any(|fields| *found == bank.extend(&[0; 32], &bank.hash(fields)))
 }
 
 /// What would make the log agree with the quote: people look there first.
