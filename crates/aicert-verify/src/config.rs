@@ -4,6 +4,7 @@ use aicert_core::digest::Nonce;
 use aicert_core::time::Timestamp;
 
 use crate::anchors::TrustAnchors;
+use crate::policy::Policy;
 use crate::reference::ReferenceValues;
 
 /// What to believe, and what to hold a proof to.
@@ -17,6 +18,9 @@ pub struct Options {
     /// What machines are known to boot. Without an image among them, only a simulated TPM without a machine can be
     /// accepted: nobody could say what any other had booted.
     pub reference_values: ReferenceValues,
+    /// What is demanded beyond that the proof is true. Unless it is set, [`Policy::for_own_root`]: simulated machines
+    /// are accepted where [`Options::trust_anchors`] has a root for them, since that was added on purpose.
+    pub policy: Policy,
     /// The challenge that the proof must answer; any when absent.
     pub expected_nonce: Option<Nonce>,
     /// Whether a proof that says that its job failed is accepted, for looking at it. It certifies no model: see
@@ -31,6 +35,7 @@ impl Options {
             trust_anchors,
             time,
             reference_values: ReferenceValues::default(),
+            policy: Policy::for_own_root(),
             expected_nonce: None,
             accept_failed_job: false,
         }
@@ -40,6 +45,13 @@ impl Options {
     #[must_use]
     pub fn with_reference_values(mut self, values: ReferenceValues) -> Self {
         self.reference_values = values;
+        self
+    }
+
+    /// Demands what this policy says.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 

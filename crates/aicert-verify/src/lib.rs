@@ -21,6 +21,8 @@ pub mod quote;
 pub mod reference;
 mod signature;
 pub mod summary;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verified;
 mod x509;
 

@@ -14,6 +14,7 @@ use crate::error::{Failure, Rejection};
 use crate::key::{self, PublicArea};
 use crate::log::AuthenticLog;
 use crate::parse::Unverified;
+use crate::policy::{BootFound, Facts};
 use crate::quote::QuoteFault;
 use crate::{boot, log, quote, summary};
 
@@ -62,6 +63,9 @@ pub fn verify(
             failures.extend(log::inspect_result(parts).map(Failure::from));
         }
     }
+    if let (true, Some(log)) = (failures.is_empty(), &log) {
+        failures.extend(inspect_policy(log, options));
+    }
     Rejection::unless_empty(failures)?;
     match log {
         Some(log) => Ok(Verified {
@@ -74,7 +78,22 @@ pub fn verify(
     }
 }
 
-/// Steps 2 to 5 and the first half of 7.
+/// What the verifier demands, beyond that the proof is true. Only what was verified is asked.
+fn inspect_policy(log: &AuthenticLog, options: &Options) -> Vec<Failure> {
+    let chain = log.boot().quote().quote().key().chain();
+    let facts = Facts {
+        log: &log.parts(),
+        platform: chain.platform(),
+        boot: BootFound::of(log.boot().facts()),
+        key_valid_from: chain.leaf_issued(),
+        at: options.time,
+        // Another nonce than the expected one is a failure of the quote.
+        answers_nonce: options.expected_nonce.is_some(),
+    };
+    options.policy.inspect(&facts).into_iter().map(Failure::from).collect()
+}
+
+/// Steps 2 to 6 and the first half of 7.
 fn verify_evidence(
     certificate: &Certificate,
     options: &Options,

@@ -10,6 +10,7 @@ mod chain;
 mod honest;
 mod key;
 mod log;
+mod machine;
 mod quote;
 mod step8;
 mod support;

@@ -234,7 +234,10 @@ pub struct Recipe {
     pub attest: fn(&mut Vec<u8>),
     /// Changes the signature's bytes.
     pub signature: fn(&mut Vec<u8>),
+    /// The log shown; the job records its digest, unless its contents name another.
     pub boot_event_log: Vec<u8>,
+    /// What boot left in the PCRs.
+    pub boot_pcrs: PcrValues,
 }
 
 pub fn root() -> Cert {
@@ -277,6 +280,7 @@ impl Default for Recipe {
             attest: |_| {},
             signature: |_| {},
             boot_event_log: Vec::new(),
+            boot_pcrs: PcrValues::default(),
         }
     }
 }
@@ -302,13 +306,14 @@ pub fn head_of(events: &[Event]) -> LogHead {
 
 impl Recipe {
     pub fn build(&self) -> Certificate {
-        let events = number(self.contents.clone());
-        let extended = number(self.extended.clone().unwrap_or_else(|| self.contents.clone()));
+        let events = number(self.recorded(&self.contents));
+        let extended = number(self.recorded(self.extended.as_ref().unwrap_or(&self.contents)));
         let mut pcrs = PcrValues(
             PcrIndex::quoted()
                 .map(|pcr| (pcr, vec![0; self.bank.digest_len()]))
                 .collect(),
         );
+        pcrs.0.extend(self.boot_pcrs.0.clone());
         if let Some(value) = &self.pcr14 {
             pcrs.0.insert(PcrIndex::INPUTS, value.clone());
         }
@@ -353,6 +358,19 @@ impl Recipe {
             },
             timestamp: (),
         }
+    }
+
+    /// Contents that name the boot log shown.
+    fn recorded(&self, contents: &[EventContent]) -> Vec<EventContent> {
+        let mut contents = contents.to_vec();
+        for content in &mut contents {
+            if let EventContent::JobOpened(opened) = content
+                && opened.boot_event_log == BootLogDigest::of(b"")
+            {
+                opened.boot_event_log = BootLogDigest::of(&self.boot_event_log);
+            }
+        }
+        contents
     }
 
     fn marshal_attest(&self, public: &[u8], events: &[Event], pcrs: &PcrValues) -> Vec<u8> {
