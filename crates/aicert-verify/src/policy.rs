@@ -21,6 +21,8 @@ mod package;
 #[cfg(test)]
 mod tests;
 mod version;
+#[cfg(feature = "policy")]
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +33,11 @@ use aicert_core::certificate::PlatformKind;
 pub use fault::PolicyFault;
 pub(crate) use inspect::{BootFound, Facts};
 pub use package::{ForbiddenPackage, PackageError, PackageName, PackageVersion};
+#[cfg(feature = "policy")]
+#[doc(hidden)]
+pub use yaml::known_keys;
+#[cfg(feature = "policy")]
+pub use yaml::{PolicyError, PolicyProblem};
 
 use crate::input::InputHash;
 

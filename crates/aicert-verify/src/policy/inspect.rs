@@ -69,6 +69,10 @@ impl<'a> BootFound<'a> {
 
 impl Policy {
     /// Everything that does not meet the policy, in the order of its rules.
+    #[allow(
+        dead_code,
+        reason = "the verification calls it as soon as its options have a policy"
+    )]
     pub(crate) fn inspect(&self, facts: &Facts<'_>) -> Vec<PolicyFault> {
         let mut faults = Vec::new();
         faults.extend(self.inspect_platform(facts.platform));
