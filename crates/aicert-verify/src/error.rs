@@ -10,6 +10,7 @@ use crate::eventlog::EventLogFault;
 use crate::input::InputFault;
 use crate::key::KeyFault;
 use crate::log::LogFault;
+use crate::nitro::NitroFault;
 use crate::output::OutputFault;
 use crate::parse::ParseFault;
 use crate::policy::PolicyFault;
@@ -41,6 +42,8 @@ pub enum Step {
     Inputs,
     /// Everything is as the end user's policy demands.
     Policy,
+    /// An attestation document, which is no part of a proof, is one of the platform's.
+    Document,
 }
 
 impl fmt::Display for Step {
@@ -56,6 +59,7 @@ impl fmt::Display for Step {
             Self::Outputs => "outputs",
             Self::Inputs => "inputs",
             Self::Policy => "policy",
+            Self::Document => "attestation document",
         })
     }
 }
@@ -189,6 +193,8 @@ causes! {
     Input(InputFault) at Inputs,
     /// In what the end user demands.
     Policy(PolicyFault) at Policy,
+    /// In an attestation document.
+    Nitro(NitroFault) at Document,
 }
 
 /// One thing that is wrong. Its `Display` is a sentence for people, with expected and found values; text from the
