@@ -264,5 +264,5 @@ fn without_log(
 
 /// What the log says that an event is; a claim, where no digest covers it.
 fn describe(event: &Event<'_>) -> String {
-    event.event_type.to_string()
+    format!("{}: {}", event.event_type, event.data.describe())
 }

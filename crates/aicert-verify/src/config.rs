@@ -4,6 +4,7 @@ use aicert_core::digest::Nonce;
 use aicert_core::time::Timestamp;
 
 use crate::anchors::TrustAnchors;
+use crate::chain::Pool;
 use crate::policy::Policy;
 use crate::reference::ReferenceValues;
 
@@ -13,6 +14,8 @@ use crate::reference::ReferenceValues;
 pub struct Options {
     /// The roots that are believed.
     pub trust_anchors: TrustAnchors,
+    /// Certificates that chains may lack. They are believed no more than those that a proof brings along.
+    pub intermediates: Pool,
     /// The time for which certificates must be valid.
     pub time: Timestamp,
     /// What machines are known to boot. Without an image among them, only a simulated TPM without a machine can be
@@ -33,12 +36,20 @@ impl Options {
     pub fn new(trust_anchors: TrustAnchors, time: Timestamp) -> Self {
         Self {
             trust_anchors,
+            intermediates: Pool::new(),
             time,
             reference_values: ReferenceValues::default(),
             policy: Policy::for_own_root(),
             expected_nonce: None,
             accept_failed_job: false,
         }
+    }
+
+    /// Completes chains with these certificates.
+    #[must_use]
+    pub fn with_intermediates(mut self, pool: Pool) -> Self {
+        self.intermediates = pool;
+        self
     }
 
     /// Knows these images and this firmware.

@@ -8,6 +8,7 @@ use aicert_core::event::{Event, JobResult};
 use aicert_core::log::CompleteLog;
 use aicert_core::time::Timestamp;
 
+use crate::anchors::platform_of_root;
 use crate::chain::{self, ChainFault, ChainProof};
 use crate::config::Options;
 use crate::error::{Failure, Rejection};
@@ -41,8 +42,9 @@ pub fn verify(
 ) -> Result<Verified<Certificate>, Rejection> {
     let certificate = unverified.into_unverified_contents();
     let mut failures = Vec::new();
-    let log = verify_evidence(&certificate, options, &mut failures);
-    let platform = options.platform_of(&certificate);
+    let chain = options.chain_of(&certificate);
+    let platform = platform_of(&certificate, &chain);
+    let log = verify_evidence(&certificate, &chain, platform, options, &mut failures);
     // The log that the summaries are held to when the evidence does not hold: a claim, but a complete one.
     let claimed = log
         .is_none()
@@ -96,6 +98,8 @@ fn inspect_policy(log: &AuthenticLog, options: &Options) -> Vec<Failure> {
 /// Steps 2 to 6 and the first half of 7.
 fn verify_evidence(
     certificate: &Certificate,
+    chain: &[Vec<u8>],
+    platform: PlatformKind,
     options: &Options,
     failures: &mut Vec<Failure>,
 ) -> Option<AuthenticLog> {
@@ -114,14 +118,9 @@ fn verify_evidence(
         nonce,
     } = low_level_quote;
     let public = &attestation_key.public.0;
-    let chain: Vec<_> = attestation_key
-        .certificate_chain
-        .iter()
-        .map(|der| der.0.as_slice())
-        .collect();
     let mut steps = Steps(failures);
 
-    let proof = chain::verify(&chain, &options.trust_anchors, options.time).map_err(|faults| {
+    let proof = chain::verify(chain, &options.trust_anchors, options.time).map_err(|faults| {
         faults
             .into_iter()
             .map(|fault| hint_at_simulation(fault, certificate))
@@ -131,7 +130,7 @@ fn verify_evidence(
     let key = steps.next(
         proof,
         |proof| key::verify(proof, public),
-        || key::inspect(public, chain::unproven_key(&chain).as_ref()),
+        || key::inspect(public, chain::unproven_key(chain).as_ref()),
     );
     let area = || PublicArea::parse(public).ok();
     let quote = steps.next(
@@ -147,7 +146,7 @@ fn verify_evidence(
         |quote| quote.bind(events, nonce),
         || quote::inspect_unproven_binding(&attest.0, events, nonce),
     );
-    let (platform, references) = (options.platform_of(certificate), &options.reference_values);
+    let references = &options.reference_values;
     let boot = steps.next(
         quote,
         |quote| boot::verify(quote, &boot_event_log.0, references),
@@ -203,13 +202,23 @@ fn unexpected_nonce(options: &Options, found: &Nonce) -> Option<QuoteFault> {
     })
 }
 
+/// What the root vouches for; when it is not believed, what it would be if it were.
+fn platform_of(certificate: &Certificate, chain: &[Vec<u8>]) -> PlatformKind {
+    chain
+        .last()
+        .map_or(certificate.platform.kind, |root| platform_of_root(root))
+}
+
 impl Options {
-    /// What the root vouches for; when it is not believed, what it would be if it were.
-    fn platform_of(&self, certificate: &Certificate) -> PlatformKind {
-        let root = certificate.attestation_key.certificate_chain.last();
-        root.map_or(certificate.platform.kind, |root| {
-            crate::anchors::platform_of_root(&root.0)
-        })
+    /// The proof's chain, with the intermediates that it lacks where they are at hand.
+    fn chain_of(&self, certificate: &Certificate) -> Vec<Vec<u8>> {
+        let chain: Vec<_> = certificate
+            .attestation_key
+            .certificate_chain
+            .iter()
+            .map(|der| der.0.as_slice())
+            .collect();
+        self.intermediates.complete(&chain, &self.trust_anchors, self.time)
     }
 }
 

@@ -140,3 +140,29 @@ fn a_simulated_proof_is_refused_without_its_root_and_the_text_says_what_to_pass(
         "pass --trust-anchor ca.pem"
     );
 }
+
+#[test]
+fn a_chain_that_lacks_an_intermediate_is_completed_with_what_the_verifier_has_and_else_refused() {
+    use aicert_verify::chain::{ChainFault, Pool};
+    let certificate = Recipe {
+        chain: vec![Cert::leaf("ak", "Test CA").der(), root().der()],
+        ..Recipe::default()
+    }
+    .build();
+    refused!(
+        check(&certificate),
+        Cause::Chain(ChainFault::IssuerMissing { issuer, .. }) if issuer == "CN=Test CA",
+        "CN=Test CA"
+    );
+    let mut pool = Pool::new();
+    pool.add(&Cert::ca("Test CA", "Test Root").der()).unwrap();
+    let verified = check_with(&certificate, &options().with_intermediates(pool)).unwrap();
+    assert_eq!(
+        verified.chain().subjects(),
+        ["CN=ak", "CN=Test CA", "CN=Test Root"]
+    );
+    // What it is completed with is believed no more than what the proof brings along.
+    let mut impostor = Pool::new();
+    impostor.add(&Cert::ca("Test CA", "Other Root").der()).unwrap();
+    assert!(check_with(&certificate, &options().with_intermediates(impostor)).is_err());
+}
