@@ -34,6 +34,13 @@ openssh-server file /usr/sbin/sshd test repositories over SSH
 curl command curl asks Docker whether it runs
 python3 command python3 documentation of the log as a script
 ca-certificates file /etc/ssl/certs/ca-certificates.crt HTTPS
+qemu-system-x86 command qemu-system-x86_64 test machines
+ovmf file /usr/share/OVMF/OVMF_CODE_4M.fd firmware of test machines
+systemd-boot-efi file /usr/lib/systemd/boot/efi/linuxx64.efi.stub images of test machines
+binutils command objcopy images of test machines
+fdisk command sfdisk disks of test machines
+dosfstools command mkfs.vfat disks of test machines
+mtools command mcopy disks of test machines
 mmdebstrap command mmdebstrap builds the Python base image
 debian-archive-keyring file /usr/share/keyrings/debian-archive-keyring.gpg builds the Python base image
 docker.io command dockerd runs jobs

@@ -15,7 +15,7 @@ mod variables;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aicert_swtpm_testing::{KeyAlgorithm, TestCa, certified_key};
@@ -75,6 +75,18 @@ impl MachineOptions {
         self
     }
 
+    /// Builds the image that the machine would boot; always the same bytes.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be built.
+    pub fn uki(&self) -> Vec<u8> {
+        let scratch = scratch();
+        let initrd = initrd::archive(&self.guest, scratch.path());
+        let kernel = kernel().as_ref().expect("`have_machines` was asked before");
+        uki::build(kernel, &initrd, &self.command_line, scratch.path())
+    }
+
     /// Has the attestation key certified by this CA.
     #[must_use]
     pub fn with_ca(mut self, ca: TestCa) -> Self {
@@ -87,7 +99,7 @@ impl MachineOptions {
 #[derive(Debug)]
 pub struct Machine {
     // In this order they are dropped: who uses the machine, the machine, its files.
-    tpm: Tpm,
+    tpm: Arc<Tpm>,
     ca: TestCa,
     event_log: Vec<u8>,
     _bridge: Bridge,
@@ -120,13 +132,12 @@ impl Machine {
         let log_file = directory.path().join("binary_bios_measurements");
         fs::write(&log_file, &event_log).expect("the log can be written");
         let key = certified_key(ca.clone(), KeyAlgorithm::EccP256);
-        let config =
-            TpmConfig::swtpm("127.0.0.1", bridge.port(), key).with_boot_event_log(log_file);
-        let tpm = Tpm::open(config).await.unwrap_or_else(|error| {
-            panic!("the machine's TPM: {error:?}\n{}", processes.console())
-        });
+        let config = TpmConfig::swtpm("127.0.0.1", bridge.port(), key).with_boot_event_log(log_file);
+        let tpm = Tpm::open(config)
+            .await
+            .unwrap_or_else(|error| panic!("the machine's TPM: {error:?}\n{}", processes.console()));
         Self {
-            tpm,
+            tpm: Arc::new(tpm),
             ca,
             event_log,
             _bridge: bridge,
@@ -141,12 +152,12 @@ impl Machine {
         &self.event_log
     }
 
-    /// The machine's TPM; its boot event log is the machine's.
-    pub fn tpm(&self) -> &Tpm {
-        &self.tpm
+    /// The machine's TPM; its boot event log is the machine's. It answers as long as the machine is there.
+    pub fn tpm(&self) -> Arc<Tpm> {
+        Arc::clone(&self.tpm)
     }
 
-    /// The machine, as its TPM alone: it runs as long as that is used.
+    /// The CA that certified the attestation key.
     pub fn ca(&self) -> &TestCa {
         &self.ca
     }
@@ -180,14 +191,9 @@ struct Booted {
 
 impl Booted {
     fn start(options: &MachineOptions) -> Self {
-        let kernel = kernel().as_ref().expect("`have_machines` was asked before");
-        let directory = tempfile::Builder::new()
-            .prefix("aicert-machine-")
-            .tempdir()
-            .expect("a temporary folder");
+        let directory = scratch();
         let path = directory.path();
-        let initrd = initrd::archive(&options.guest, path);
-        let uki = uki::build(kernel, &initrd, &options.command_line, path);
+        let uki = options.uki();
         disk::build(&uki, &path.join(DISK), path);
         let variables = variables::with_boot_entry(
             fs::read(FIRMWARE_VARIABLES).expect("the firmware's variables can be read"),
@@ -207,6 +213,13 @@ impl Booted {
             event_log,
         }
     }
+}
+
+fn scratch() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("aicert-machine-")
+        .tempdir()
+        .expect("a temporary folder")
 }
 
 fn kernel() -> &'static Result<Kernel, String> {
@@ -238,7 +251,9 @@ pub fn have_machines() -> bool {
     PROGRAMS
         .iter()
         .all(|program| skip_unless(command::is_there(program), program))
-        && FILES.iter().all(|file| skip_unless(Path::new(file).is_file(), file))
+        && FILES
+            .iter()
+            .all(|file| skip_unless(Path::new(file).is_file(), file))
         && match kernel() {
             Ok(_) => true,
             Err(why) => skip_unless(false, &format!("a kernel for machines ({why})")),

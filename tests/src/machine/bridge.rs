@@ -61,7 +61,11 @@ fn listen() -> (TcpListener, TcpListener) {
 }
 
 /// Accepts connections in a thread, and serves each in another, until told to stop.
-fn serve(listener: TcpListener, stop: &Arc<AtomicBool>, handle: impl Fn(&TcpStream) + Clone + Send + 'static) {
+fn serve(
+    listener: TcpListener,
+    stop: &Arc<AtomicBool>,
+    handle: impl Fn(&TcpStream) + Clone + Send + 'static,
+) {
     let stop = Arc::clone(stop);
     listener
         .set_nonblocking(true)

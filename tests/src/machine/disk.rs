@@ -19,6 +19,9 @@ pub(super) const PARTITION_SIZE: u64 = 96 * MIB / SECTOR;
 /// The partition's name for boot entries (its "unique partition GUID").
 pub(super) const PARTITION: &str = "6A1CE471-7E57-4B00-8000-0123456789AB";
 
+/// The disk's name, which is measured with the partition table.
+const DISK: &str = "6A1CE471-7E57-4B00-8000-0123456789AA";
+
 /// Where the image is in the partition: what firmware starts when nothing says otherwise (UEFI 2.10, section 3.5.1.1).
 pub(super) const BOOT_FILE: &str = "/EFI/BOOT/BOOTX64.EFI";
 
@@ -47,7 +50,9 @@ pub(super) fn build(uki: &[u8], disk: &Path, scratch: &Path) {
 }
 
 fn partition(disk: &Path) {
-    let table = format!("label: gpt\nstart={PARTITION_START}, size={PARTITION_SIZE}, type=U, uuid={PARTITION}\n");
+    let table = format!(
+        "label: gpt\nlabel-id: {DISK}\nstart={PARTITION_START}, size={PARTITION_SIZE}, type=U, uuid={PARTITION}\n"
+    );
     let mut sfdisk = command("sfdisk")
         .args(["--quiet", "--no-tell-kernel", "--no-reread"])
         .arg(disk)

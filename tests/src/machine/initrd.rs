@@ -13,7 +13,8 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// An archive with `program` as `/init`.
 pub(super) fn archive(program: &Path, scratch: &Path) -> Vec<u8> {
     let stripped = scratch.join("init");
-    run(command("objcopy").arg("--strip-all").arg(program).arg(&stripped)).expect("the guest can be stripped");
+    run(command("objcopy").arg("--strip-all").arg(program).arg(&stripped))
+        .expect("the guest can be stripped");
     let mut archive = Archive::default();
     for folder in ["dev", "sys"] {
         archive.folder(Path::new(folder));
@@ -22,7 +23,10 @@ pub(super) fn archive(program: &Path, scratch: &Path) -> Vec<u8> {
     archive.entry("dev/console", CHARACTER_DEVICE, (5, 1), &[]);
     archive.file(Path::new("init"), &stripped);
     for library in libraries(program) {
-        archive.file(library.strip_prefix("/").expect("ldd names whole paths"), &library);
+        archive.file(
+            library.strip_prefix("/").expect("ldd names whole paths"),
+            &library,
+        );
     }
     archive.finish()
 }

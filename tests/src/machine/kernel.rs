@@ -54,7 +54,11 @@ impl Kernel {
 
 /// Where the kernel is kept between runs.
 fn cache() -> Result<PathBuf, String> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     set("XDG_CACHE_HOME")
         .or_else(|| Some(set("HOME")?.join(".cache")))
         .map(|caches| caches.join("aicert-tests/kernel"))

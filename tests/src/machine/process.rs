@@ -78,7 +78,10 @@ impl Processes {
                 "-m",
                 "512",
                 "-drive",
-                &format!("if=pflash,unit=0,format=raw,readonly=on,file={}", firmware.display()),
+                &format!(
+                    "if=pflash,unit=0,format=raw,readonly=on,file={}",
+                    firmware.display()
+                ),
                 "-drive",
                 &format!("if=pflash,unit=1,format=raw,file={}", at(VARIABLES)),
                 "-drive",
@@ -138,7 +141,9 @@ impl Processes {
     }
 
     fn accept(&mut self, end: Instant) -> Result<UnixStream, String> {
-        self.line.set_nonblocking(true).map_err(|error| error.to_string())?;
+        self.line
+            .set_nonblocking(true)
+            .map_err(|error| error.to_string())?;
         loop {
             match self.line.accept() {
                 Ok((line, _)) => {

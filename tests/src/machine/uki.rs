@@ -23,6 +23,8 @@ pub(super) fn build(kernel: &Kernel, initrd: &[u8], command_line: &str, scratch:
     ];
     let uki = scratch.join("uki.efi");
     let mut objcopy = command("objcopy");
+    // Keeps the time in the header, which would else be the present one: the same parts make the same image.
+    objcopy.arg("--preserve-dates");
     let mut address = end_of_stub();
     for (name, contents) in sections {
         address = address.next_multiple_of(0x1000);

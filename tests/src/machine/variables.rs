@@ -85,7 +85,10 @@ fn length(bytes: &[u8]) -> u32 {
 
 /// With a terminating zero.
 fn utf16(text: &str) -> Vec<u8> {
-    text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
+    text.encode_utf16()
+        .chain([0])
+        .flat_map(u16::to_le_bytes)
+        .collect()
 }
 
 /// `EFI_GUID`: the first three groups are little-endian numbers (UEFI 2.10, appendix A).
