@@ -12,6 +12,12 @@ use super::error::{Place, PolicyProblem, plain};
 /// The largest policy that is read, in bytes.
 const SIZE_LIMIT: usize = 1 << 20;
 
+/// The deepest nesting that is read. Reading is recursive, on stacks that may be small; policies go four deep.
+const DEPTH_LIMIT: usize = 12;
+
+/// What is said about a policy that says nothing, and what to do.
+const EMPTY: (&str, &str) = ("the policy is empty", "write `{}` for the strict default");
+
 /// A value and where it is.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -75,7 +81,12 @@ pub(super) fn parse(text: &str) -> Result<Node, PolicyProblem> {
         return refuse(Place::START, "the policy is larger than 1 MiB".into(), None);
     }
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_anchors: 0, max_aliases: 0 },
+        budget: serde_saphyr::budget! {
+            max_anchors: 0,
+            max_aliases: 0,
+            max_depth: DEPTH_LIMIT,
+            flow_nesting_limit: DEPTH_LIMIT,
+        },
         merge_keys: MergeKeyPolicy::Error,
         strict_booleans: true,
         reject_unsupported_tags: true,
@@ -83,6 +94,10 @@ pub(super) fn parse(text: &str) -> Result<Node, PolicyProblem> {
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
     };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
+        Ok(Spanned { value: Raw::Null, .. }) => {
+            let (message, help) = EMPTY;
+            refuse(Place::START, message.into(), Some(help))
+        }
         Ok(raw) => Ok(locate(raw, text)),
         Err(error) => {
             let place = error.location().map_or(Place::START, |location| place(&location));
@@ -104,10 +119,7 @@ fn explain(error: &serde_saphyr::Error) -> (String, Option<&'static str>) {
             "a second document begins here: a policy is one document".into(),
             None,
         ),
-        E::Eof { .. } => (
-            "the policy is empty".into(),
-            Some("write `{}` for the strict default"),
-        ),
+        E::Eof { .. } => (EMPTY.0.into(), Some(EMPTY.1)),
         E::Budget {
             breach: BudgetBreach::Anchors { .. } | BudgetBreach::Aliases { .. },
             ..
@@ -116,6 +128,10 @@ fn explain(error: &serde_saphyr::Error) -> (String, Option<&'static str>) {
             "a policy has no anchors (`&`) and aliases (`*`)".into(),
             Some("write the value where it counts; quote a text that begins with `&` or `*`"),
         ),
+        E::Budget {
+            breach: BudgetBreach::Depth { .. },
+            ..
+        } => ("this is nested deeper than any policy".into(), None),
         other => {
             let text = other.render_with_formatter(&serde_saphyr::UserMessageFormatter);
             // The position is said once, by us.
