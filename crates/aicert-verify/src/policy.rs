@@ -272,7 +272,8 @@ impl fmt::Display for InputRule {
 }
 
 /// The platforms that policies can name.
-pub(crate) const PLATFORMS: [PlatformKind; 3] = [
+#[cfg(feature = "policy")]
+const PLATFORMS: [PlatformKind; 3] = [
     PlatformKind::AzureTrustedLaunch,
     PlatformKind::GceShieldedVm,
     PlatformKind::LocalCa,

@@ -15,7 +15,6 @@ pub use error::{PolicyError, PolicyProblem};
 use node::{Node, Value};
 use section::{Problems, Section, Text};
 
-use super::inspect::span;
 use super::{
     FirmwareRule, InputRule, Others, PLATFORMS, PackageName, PackageRules, PackageVersion, Policy,
     SecureBootRule, platform_name,
@@ -344,6 +343,7 @@ fn shown(text: Text<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::inspect::span;
     use super::*;
 
     #[test]

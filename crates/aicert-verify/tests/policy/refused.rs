@@ -128,7 +128,7 @@ fn rules_that_demand_nothing_or_the_impossible_are_refused() {
     refused(
         "packages: {pinned: {a: '1.0+x'}, forbidden: ['a==1']}",
         1,
-        45,
+        46,
         &["`pinned` demands it"],
     );
     assert!(Policy::from_yaml("packages: {pinned: {a: '1.0'}, forbidden: ['a==2']}").is_ok());
