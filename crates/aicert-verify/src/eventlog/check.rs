@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::data::EventData;
 use super::decode::grub_string;
+use super::read::utf16_string;
 use super::tagged::{self, Tag};
 use super::variable::Envelope;
 use super::{Event, EventType};
@@ -156,10 +157,12 @@ fn ipl<'a>(event: &'a Event<'_>) -> Option<Hashed<'a>> {
     }
     match &event.data {
         EventData::Companion { .. } => None,
-        // systemd-stub before version 252 hashes the NUL at the end of the string, too.
+        // systemd hashes the string with its NUL, of which old versions logged only one half; its documentation says that
+        // it leaves the NUL out.
         EventData::KernelCommandLine { .. } => {
-            let without = raw.strip_suffix(&[0, 0]).map(Cow::Borrowed);
-            must([Some(Cow::Borrowed(raw)), without, None])
+            let string = utf16_string(raw).map_or(raw, |(_, string)| string);
+            let with_nul = Cow::Owned([string, &[0, 0]].concat());
+            must([Some(with_nul), Some(Cow::Borrowed(string)), None])
         }
         // The name of a section is hashed as ASCII with a NUL, and logged as UTF-16; then its content under the same name.
         EventData::UkiSection { name } => Some(Hashed {

@@ -255,6 +255,7 @@ impl EventData {
         match self {
             Self::Undecoded => "(not decoded)".to_owned(),
             Self::Malformed { reason } => format!("malformed: {reason}"),
+            Self::Text { text } if text.is_empty() => "(empty)".to_owned(),
             Self::Text { text } => shown(text),
             Self::StartupLocality { locality } => format!("the TPM was started from locality {locality}"),
             Self::ReferenceManifest {

@@ -3,7 +3,7 @@
 use super::data::{EventData, Partition};
 use super::device_path::DevicePath;
 use super::event_type::EventType;
-use super::read::{Fields, Guid, Reason, likely_text, likely_utf16, narrow, utf16};
+use super::read::{Fields, Guid, Reason, likely_text, narrow, narrow_text, utf16, utf16_string};
 use super::{tagged, variable};
 
 /// Decodes the data of an event. `pcr` helps where a type alone does not say what the data is.
@@ -50,15 +50,11 @@ fn text(raw: &[u8]) -> EventData {
 
 /// UTF-16, ASCII, or a GUID (PFP 1.06, section 10.4.1, EV_S_CRTM_VERSION).
 fn version(raw: &[u8]) -> EventData {
-    if let Some(text) = likely_utf16(raw).filter(|text| text.is_ascii()) {
-        return EventData::Text { text };
-    }
     match (likely_text(raw), <[u8; 16]>::try_from(raw)) {
         (None, Ok(guid)) => EventData::Text {
             text: Guid(guid).to_string(),
         },
-        (Some(text), _) => EventData::Text { text },
-        _ => EventData::Undecoded,
+        _ => text(raw),
     }
 }
 
@@ -202,11 +198,12 @@ fn ipl(pcr: u32, raw: &[u8]) -> EventData {
             EventData::GrubModule { command_line: string }
         };
     }
-    // systemd writes UTF-16, everybody else ASCII; shim's events have a byte too many, which can be anything.
-    let wide =
-        likely_utf16(raw).filter(|_| matches!(raw, [_, 0, ..] | [_]) || std::str::from_utf8(raw).is_err());
-    let is_wide = wide.is_some();
-    let name = wide.or_else(|| likely_text(raw)).unwrap_or_else(|| narrow(raw));
+    // systemd writes UTF-16, everybody else ASCII. shim's events have a byte too many, which can be anything.
+    let (name, is_wide) = match (narrow_text(raw), utf16_string(raw)) {
+        (Some(text), _) => (text.to_owned(), false),
+        (None, Some((text, _))) => (text, true),
+        (None, None) => (narrow(raw), false),
+    };
     match pcr {
         _ if name.is_empty() => EventData::Undecoded,
         _ if is_wide && COMPANIONS.contains(&name.as_str()) => EventData::Companion { what: name },
@@ -229,8 +226,8 @@ fn image(raw: &[u8]) -> Result<EventData, Reason> {
     let link_time_address = fields.u64("link time address")?;
     let path_length = fields.u64("length of the device path")?;
     let path = fields.take_u64("device path", path_length)?;
-    // shim's byte too many.
-    if fields.rest().len() > 1 {
+    // shim leaves up to 9 bytes: it counts the path's first byte, padded to 8, and one byte too many.
+    if fields.rest().len() > 9 {
         return Err(format!("{} bytes follow the device path", fields.rest().len()));
     }
     let device_path = DevicePath::read(path)?;

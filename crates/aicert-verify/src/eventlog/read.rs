@@ -131,37 +131,49 @@ fn units(bytes: &[u8]) -> impl Iterator<Item = u16> {
         .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
 }
 
-/// The text that bytes most likely are: UTF-8 or UTF-16, up to NULs at the end. Nothing for binary data.
+/// The text that bytes most likely are: UTF-8, or UTF-16 that is mostly ASCII; NULs at the end do not count. Nothing for
+/// binary data.
 pub(super) fn likely_text(bytes: &[u8]) -> Option<String> {
-    let narrow = &bytes[..bytes.iter().rposition(|byte| *byte != 0)? + 1];
-    let plain = |text: &str| {
-        !text
-            .chars()
-            .any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
-    };
-    if let Some(text) = std::str::from_utf8(narrow).ok().filter(|text| plain(text)) {
-        return Some(text.to_owned());
-    }
-    likely_utf16(bytes)
-}
-
-/// The text that bytes are if they are UTF-16, with or without NULs at the end.
-pub(super) fn likely_utf16(bytes: &[u8]) -> Option<String> {
-    if bytes.len() % 2 != 0 {
+    // Many zeros are no text that happens to be empty.
+    if bytes.len() > 2 && bytes.iter().all(|byte| *byte == 0) {
         return None;
     }
-    let length = units(bytes)
-        .collect::<Vec<_>>()
+    if let Some(text) = narrow_text(bytes) {
+        return Some(text.to_owned());
+    }
+    let text = utf16_string(bytes)?.0;
+    let ascii = text.chars().filter(char::is_ascii).count();
+    (2 * ascii >= text.chars().count()).then_some(text)
+}
+
+/// The text that bytes are if they are UTF-8, with or without NULs at the end.
+pub(super) fn narrow_text(bytes: &[u8]) -> Option<&str> {
+    let length = bytes
         .iter()
-        .rposition(|unit| *unit != 0)?
-        + 1;
-    let text = char::decode_utf16(units(bytes).take(length))
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    std::str::from_utf8(&bytes[..length])
+        .ok()
+        .filter(|text| is_plain(text))
+}
+
+/// The text of a string in UTF-16, and its bytes without the NUL at its end, which may be there, halfway there or not.
+pub(super) fn utf16_string(bytes: &[u8]) -> Option<(String, &[u8])> {
+    let length = units(bytes).position(|unit| unit == 0).unwrap_or(bytes.len() / 2);
+    let (string, end) = bytes.split_at_checked(2 * length)?;
+    if !matches!(end, [] | [0] | [0, 0]) {
+        return None;
+    }
+    let text = char::decode_utf16(units(string))
         .collect::<Result<String, _>>()
         .ok()?;
-    let plain = !text
+    is_plain(&text).then_some((text, string))
+}
+
+fn is_plain(text: &str) -> bool {
+    !text
         .chars()
-        .any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r'));
-    plain.then_some(text)
+        .any(|character| character.is_control() && !matches!(character, '\t' | '\n' | '\r'))
 }
 
 /// ASCII or UTF-8 up to the first NUL; what is none is replaced.
@@ -192,9 +204,16 @@ mod tests {
     fn text_is_told_from_bytes() {
         assert_eq!(likely_text(b"quiet\0").as_deref(), Some("quiet"));
         assert_eq!(likely_text(b"q\0u\0\0\0").as_deref(), Some("qu"));
-        assert_eq!(likely_text(&[0, 0]), None);
-        assert_eq!(likely_text(&[]), None);
+        assert_eq!(likely_text(&[0, 0]).as_deref(), Some(""));
+        assert_eq!(likely_text(&[]).as_deref(), Some(""));
+        assert_eq!(likely_text(&[0xde, 0xfb, 0x6b, 0x54]), None);
         assert_eq!(likely_text(&[1, 2, 3]), None);
         assert_eq!(likely_text(&[0, 0xd8]), None);
+        for end in [&[][..], &[0], &[0, 0]] {
+            let bytes = [b"q\0u\0", end].concat();
+            assert_eq!(utf16_string(&bytes), Some(("qu".to_owned(), &b"q\0u\0"[..])));
+        }
+        assert_eq!(utf16_string(b"q\0u\0\0\0x"), None);
+        assert_eq!(utf16_string(b"q\0u\0x"), None);
     }
 }

@@ -56,6 +56,8 @@ fn boot_loaders_are_told_apart_by_what_they_write_and_where() {
         assert_eq!(described(EventType::IPL, pcr, &raw), expected, "PCR {pcr}");
     }
     assert_eq!(decode(EventType::IPL, 8, &[]), EventData::Undecoded);
+    let half = &wide("quiet")[..11];
+    assert_eq!(described(EventType::IPL, 8, half), "kernel command line: quiet");
 }
 
 #[test]
@@ -120,7 +122,7 @@ fn statements_are_known_by_their_signature() {
 }
 
 #[test]
-fn images_may_lack_a_path_and_have_shims_byte() {
+fn images_may_lack_a_path_and_have_shims_bytes() {
     let raw = le(&[0x1000, 0x2000, 0, 0]);
     assert_eq!(
         described(EventType::EFI_BOOT_SERVICES_APPLICATION, 4, &raw),
@@ -132,7 +134,7 @@ fn images_may_lack_a_path_and_have_shims_byte() {
         "image from memory"
     );
     for wrong in [
-        &[&raw[..], &[0, 0]].concat()[..],
+        &[&raw[..], &[0; 10]].concat()[..],
         &le(&[1, 2, 3, u64::MAX]),
         &raw[..31],
     ] {
