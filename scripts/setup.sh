@@ -104,6 +104,14 @@ if [ ${#missing[@]} -gt 0 ]; then
         fail "apt-get could not install the packages; its messages are above"
 fi
 
+# Test machines run the distribution's kernel. It is not installed: apt downloads it when the first of them boots, and must
+# know it for that.
+kernel_known() { apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt-cache show linux-image-virtual >/dev/null 2>&1; }
+if command -v apt-get >/dev/null && ! kernel_known; then
+    say "looking for the newest kernel, which test machines run"
+    as_root apt-get update -qq || fail "apt-get update failed; check the network and /etc/apt"
+fi
+
 # Docker runs if something answers on its socket; that something answers only to others is another matter.
 docker_runs_for_root() { as_root curl --silent --max-time 5 --output /dev/null --unix-socket /var/run/docker.sock http://localhost/_ping; }
 wait_for_docker() {

@@ -14,6 +14,7 @@ mod uki;
 mod variables;
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use tempfile::TempDir;
 use crate::machine::bridge::Bridge;
 use crate::machine::kernel::Kernel;
 use crate::machine::process::Processes;
-use crate::tools::skip_unless;
+use crate::tools::{skip_unless, skip_with};
 
 /// What the guest says first on its line to the host. Firmware writes there too, so it must be unmistakable.
 pub const HELLO: [u8; 16] = *b"\0aicert guest 1\0";
@@ -121,7 +122,8 @@ impl Machine {
             .unwrap_or_else(|| TestCa::new().expect("a CA can be made"));
         let booted = tokio::task::spawn_blocking(move || Booted::start(&options))
             .await
-            .expect("the machine boots");
+            // It has panicked, in words of its own.
+            .unwrap_or_else(|error| resume_unwind(error.into_panic()));
         let Booted {
             directory,
             uki,
@@ -245,7 +247,10 @@ pub fn have_machines() -> bool {
         "mmd",
     ];
     const FILES: [&str; 3] = [FIRMWARE, FIRMWARE_VARIABLES, uki::STUB];
-    if !skip_unless(cfg!(target_arch = "x86_64"), "an x86-64 processor") {
+    if !skip_with(
+        cfg!(target_arch = "x86_64"),
+        "machines run programs of an x86-64 processor alone",
+    ) {
         return false;
     }
     PROGRAMS
@@ -256,6 +261,6 @@ pub fn have_machines() -> bool {
             .all(|file| skip_unless(Path::new(file).is_file(), file))
         && match kernel() {
             Ok(_) => true,
-            Err(why) => skip_unless(false, &format!("a kernel for machines ({why})")),
+            Err(why) => skip_with(false, &format!("machines have no kernel: {why}")),
         }
 }

@@ -36,12 +36,14 @@ pub fn have_docker() -> bool {
 }
 
 pub(crate) fn skip_unless(found: bool, what: &str) -> bool {
-    assert!(
-        found || std::env::var_os("CI").is_none(),
-        "{what} is missing; scripts/setup.sh installs it"
-    );
+    skip_with(found, &format!("{what} is missing; scripts/setup.sh installs it"))
+}
+
+/// Says why a test is skipped and, in CI, panics instead.
+pub(crate) fn skip_with(found: bool, why_not: &str) -> bool {
+    assert!(found || std::env::var_os("CI").is_none(), "{why_not}");
     if !found {
-        eprintln!("skipped: {what} is missing; scripts/setup.sh installs it");
+        eprintln!("skipped: {why_not}");
     }
     found
 }
