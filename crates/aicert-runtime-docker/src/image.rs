@@ -36,6 +36,13 @@ pub(crate) async fn resolve(
     };
     progress.started(Step::Image, &requested);
     let reference = Reference::parse(&requested)?;
+    if matches!(image, ImageSpec::Reference { .. }) && reference.repository == recipe::REPOSITORY {
+        return Err(Fault::told(
+            RuntimeErrorKind::Unsupported,
+            format!("{requested:?} names aicert's own Python image, which is built and never pulled"),
+            "leave `baseImage` out and choose `pythonVersion`; another image needs another name",
+        ));
+    }
     let found = match (engine.image(&reference.for_engine()).await?, image) {
         (Some(found), _) => found,
         (None, ImageSpec::Python { minor }) => recipe::build(engine, config, *minor, progress).await?,
@@ -264,6 +271,13 @@ mod tests {
             (&digest, digest.clone()),
         ] {
             assert_eq!(Reference::parse(text).unwrap().for_engine(), engine, "{text}");
+        }
+        for own in [
+            "aicert/python",
+            "aicert/python:3.11",
+            "docker.io/aicert/python:latest",
+        ] {
+            assert_eq!(Reference::parse(own).unwrap().repository, recipe::REPOSITORY);
         }
         for wrong in [
             "",

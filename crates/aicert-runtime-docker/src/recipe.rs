@@ -27,6 +27,10 @@ const TAIL: usize = 15;
 const PIECE: usize = 1 << 20;
 const MISSING_TOOL: i32 = 3;
 
+/// The repository of the images that are built here. Nothing is pulled from it: whoever owns the name in a public registry
+/// could have anything there.
+pub(crate) const REPOSITORY: &str = "docker.io/aicert/python";
+
 /// The name of the image for a minor version of Python 3.
 pub(crate) fn tag(minor: u8) -> Result<String, Fault> {
     suite(minor).map(|_| format!("aicert/python:3.{minor}"))

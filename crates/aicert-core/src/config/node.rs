@@ -67,6 +67,9 @@ impl Value {
     }
 }
 
+/// A configuration nests five deep. What nests deeper could exhaust the stack of a thread before it is refused.
+const DEPTH_LIMIT: usize = 16;
+
 /// Reads a YAML document.
 pub(super) fn parse(text: &str) -> Result<Node, Problem> {
     let start = Place {
@@ -78,6 +81,10 @@ pub(super) fn parse(text: &str) -> Result<Node, Problem> {
         return Err(Problem::new(start, "the file is larger than 1 MiB", None));
     }
     let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: DEPTH_LIMIT,
+            flow_nesting_limit: DEPTH_LIMIT,
+        },
         strict_booleans: true,
         reject_unsupported_tags: true,
         with_snippet: false,

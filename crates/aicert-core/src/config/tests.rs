@@ -622,6 +622,19 @@ fn names_that_fool_a_reader_are_refused() {
     }
 }
 
+#[test]
+fn nesting_without_end_is_refused() {
+    for text in [
+        "- ".repeat(60),
+        "[".repeat(60),
+        "{a: ".repeat(60),
+        "- ".repeat(100_000),
+    ] {
+        let text = format!("{}\nsource:\n  {text}", GOOD.replace("source:", "other:"));
+        assert!(read(&text).is_err());
+    }
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in ".{0,200}") {
