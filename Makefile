@@ -32,8 +32,9 @@ docs: ## Build the documentation of all crates
 deny: ## Check licences, advisories and who depends on whom
 	scripts/check-dependencies.sh
 
-bench: build ## Measure what aicert adds around a job, against plain Docker
+bench: build ## Measure what aicert adds around a job, and how fast it verifies, each against a yardstick
 	python3 benches/run.py target/release/aicert
+	$(CARGO) bench --locked -p aicert-tests --bench verify -- $(CURDIR)/target/release/aicert
 
 clean: ## Remove what was built
 	$(CARGO) clean
