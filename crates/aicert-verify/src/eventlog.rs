@@ -5,8 +5,34 @@
 //! [`EventLog::replay`] computes the PCRs that the log leads to, and [`EventLog::inspect`] finds what no honest log has.
 //!
 //! **A log proves nothing by itself.** What it says is chosen by whoever sends it. When its replay gives the PCRs of an
-//! authentic quote, its digests are what was extended, in this order within each PCR, and nothing else is: neither the types of the
-//! events nor their data, unless [`Event::data_check`] says that the data is what was hashed.
+//! authentic quote, its digests are what was extended, in this order within each PCR. Nothing else is covered: neither the
+//! types of the events nor their data, unless [`Event::data_check`] says that the data is what was hashed. Even then it
+//! is only what somebody extended who could: everybody can, once the operating system runs.
+//!
+//! # As JSON
+//!
+//! [`EventLog`] serializes to an object that scripts can rely on; fields are added, never changed or removed:
+//!
+//! | field | what it is |
+//! |---|---|
+//! | `format` | `crypto-agile` or `sha1-only` |
+//! | `header` | [`SpecId`], or null |
+//! | `banks` | the banks with digests in this log, such as `sha256` |
+//! | `events` | the events after the header, see below |
+//! | `padding` | [`Padding`], or null |
+//! | `pcrs` | what the log leads to: for each bank an object from the PCR's number to hexadecimal |
+//!
+//! Each event is an object:
+//!
+//! | field | what it is |
+//! |---|---|
+//! | `number`, `offset` | its number, counted from 0 after the header, and its first byte in the log |
+//! | `pcr`, `type` | the PCR, and the specification's name of the type, or its number as `0x80001234` |
+//! | `digests` | for each bank the digest in hexadecimal |
+//! | `size` | the size of its data in bytes |
+//! | `data` | [`EventData`]: an object whose `kind` says which fields follow |
+//! | `data_check` | for each bank `matches`, `differs` or `not-hash-of-data` ([`DataCheck`]) |
+//! | `raw` | the data in hexadecimal, only when `kind` is `undecoded` or `malformed` |
 
 mod check;
 mod data;

@@ -49,7 +49,7 @@ pub enum EventData {
         #[serde(skip_serializing_if = "Option::is_none")]
         locator: Option<String>,
     },
-    /// Something that was extended into an NV index instead of a PCR (PFP 1.06, section 10.4.5.4).
+    /// Something that was extended into an NV index instead of a PCR (PFP 1.06, section 10.4.5).
     NvIndex {
         /// Whether it stays the same from boot to boot.
         instance: bool,
@@ -64,7 +64,7 @@ pub enum EventData {
         /// The signature.
         signature: String,
     },
-    /// Firmware hands over (PFP 1.06, section 3.3.2.2).
+    /// Firmware hands over (PFP 1.06, section 10.4.1, EV_SEPARATOR).
     Separator {
         /// 0 or 0xffffffff; 1 after an error.
         value: u32,
@@ -98,7 +98,7 @@ pub enum EventData {
         /// Where it was loaded from.
         device_path: DevicePath,
     },
-    /// A GUID partition table (`UEFI_GPT_DATA`, PFP 1.06, section 10.2.4; UEFI 2.10, section 5.3).
+    /// A GUID partition table (`UEFI_GPT_DATA`, PFP 1.06, section 10.2; UEFI 2.10, section 5.3).
     Gpt {
         /// The disk.
         disk: Guid,
@@ -149,7 +149,7 @@ pub enum EventData {
         /// What, such as `Credentials initrd`.
         what: String,
     },
-    /// Data with a tag (`TCG_PCClientTaggedEvent`, PFP 1.06, section 10.4.2.1).
+    /// Data with a tag (`TCG_PCClientTaggedEvent`, PFP 1.06, section 10.4.2).
     Tagged {
         /// The tag.
         tag: u32,

@@ -239,7 +239,7 @@ fn image(raw: &[u8]) -> Result<EventData, Reason> {
     })
 }
 
-/// `UEFI_GPT_DATA` (PFP 1.06, section 10.2.4): the table's header, then the entries that are in use.
+/// `UEFI_GPT_DATA` (PFP 1.06, section 10.2): the table's header, then the entries that are in use.
 fn gpt(raw: &[u8]) -> Result<EventData, Reason> {
     const ENTRY: usize = 128;
     let mut fields = Fields::new(raw);
@@ -287,7 +287,7 @@ fn partition(entry: &[u8]) -> Result<Partition, Reason> {
     })
 }
 
-/// `UEFI_PLATFORM_FIRMWARE_BLOB` (PFP 1.06, section 10.2.5).
+/// `UEFI_PLATFORM_FIRMWARE_BLOB` (PFP 1.06, section 10.2).
 fn firmware_blob(raw: &[u8]) -> Result<EventData, Reason> {
     // Names of 16 characters are likelier than addresses that spell one.
     if raw.is_ascii() && raw.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
@@ -317,7 +317,7 @@ fn firmware_blob2(raw: &[u8]) -> Result<EventData, Reason> {
     })
 }
 
-/// `UEFI_HANDOFF_TABLE_POINTERS` (PFP 1.06, section 10.2.5).
+/// `UEFI_HANDOFF_TABLE_POINTERS` (PFP 1.06, section 10.2).
 fn handoff_tables(description: Option<String>, raw: &[u8]) -> Result<EventData, Reason> {
     const ENTRY: usize = 24;
     let mut fields = Fields::new(raw);

@@ -9,7 +9,7 @@ use super::data::{EventData, shown};
 use super::read::Guid;
 use super::{Event, EventLog, EventLogFault, EventType, check};
 
-/// The PCRs that firmware closes with a separator (PFP 1.06, section 3.3.2.2).
+/// The PCRs that firmware closes with a separator (PFP 1.06, section 10.4.1, EV_SEPARATOR).
 const CLOSED: std::ops::RangeInclusive<u32> = 0..=7;
 
 /// What firmware measures when it lets attackers in (PFP 1.06, section 3.3.4.8).

@@ -9,7 +9,7 @@ use super::{EventData, EventLog, EventLogError};
 impl EventLog<'_> {
     /// Computes the value that every PCR with extending events ends with.
     ///
-    /// PCRs 0 to 15 start at zero, as do 16 and 23; 17 to 22 start at ones (PFP 1.06, section 3.3.2). PCR 0 starts with
+    /// PCRs 0 to 15 start at zero, as do 16 and 23; 17 to 22 start at ones (PC Client Platform TPM Profile 1.05, PCR attributes). PCR 0 starts with
     /// the locality that the TPM was started from (section 10.4.5.3).
     ///
     /// Events for PCRs above 23 are left out; [`EventLog::inspect`] reports them.
