@@ -1,0 +1,3 @@
+//! What booting an image measures, computed and measured.
+
+mod boots;
