@@ -172,7 +172,7 @@ pub(crate) fn examine(
         let result = without_log(bank, pcrs, platform, references);
         return match result {
             Ok(facts) => (Some(facts), Vec::new()),
-            Err(fault) => (None, vec![fault.into()]),
+            Err(failure) => (None, vec![*failure]),
         };
     }
     let log = match EventLog::parse(boot_event_log) {
@@ -209,7 +209,7 @@ fn without_log(
     pcrs: &PcrValues,
     platform: PlatformKind,
     references: &ReferenceValues,
-) -> Result<BootFacts, BootFault> {
+) -> Result<BootFacts, Box<Failure>> {
     let measured: Vec<_> = BOOT_PCRS
         .filter_map(PcrIndex::new)
         .filter(|pcr| {
@@ -222,7 +222,7 @@ fn without_log(
         return if platform.is_simulated() {
             Ok(BootFacts::NOT_MEASURED)
         } else {
-            Err(BootFault::NothingMeasured {})
+            Err(Box::new(BootFault::NothingMeasured {}.into()))
         };
     }
     let firmware = firmware::recognise(bank, pcrs, references);
@@ -257,9 +257,8 @@ fn without_log(
         }
     }
     let found: Vec<_> = measured.iter().map(ToString::to_string).collect();
-    Err(BootFault::Unexplained {
-        found: found.join(","),
-    })
+    let found = found.join(",");
+    Err(Box::new(BootFault::Unexplained { found }.into()))
 }
 
 /// What the log says that an event is; a claim, where no digest covers it.

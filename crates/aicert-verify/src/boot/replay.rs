@@ -22,7 +22,7 @@ pub(super) fn inspect(log: &EventLog<'_>, bank: PcrBank, pcrs: &PcrValues) -> Ve
         let expected = replayed.0.get(&pcr).unwrap_or(&zero);
         let found = pcrs.0.get(&pcr).unwrap_or(&zero);
         if expected != found
-            && !(pcr.as_u8() == IMA && replayed.0.get(&pcr).is_none() && is_boot_aggregate(bank, pcrs))
+            && !(pcr.as_u8() == IMA && !replayed.0.contains_key(&pcr) && is_boot_aggregate(bank, pcrs))
         {
             faults.push(BootFault::Replay {
                 pcr: pcr.as_u8(),
