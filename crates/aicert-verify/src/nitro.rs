@@ -163,21 +163,21 @@ impl VerifiedDocument {
 pub fn verify(document: &[u8], expected: &Expected) -> Result<VerifiedDocument, Rejection> {
     let sign1 = Sign1::parse(document).map_err(Failure::from)?;
     let payload = Payload::parse(sign1.payload).or_else(|faults| reject(faults))?;
+    let mut failures: Vec<Failure> = Vec::new();
+    let answers_nonce = check_nonce(&payload, expected, &mut failures);
     let chain: Vec<_> = std::iter::once(&payload.certificate)
         .chain(payload.bundle.iter().rev())
         .collect();
-    let certificates = chain::parse(&chain).or_else(|faults| reject(faults))?;
-    let mut failures: Vec<Failure> = Vec::new();
-    let answers_nonce = check_nonce(&payload, expected, &mut failures);
-    // `chain::parse` refuses fewer than two.
-    let leaf = &certificates[0];
-    failures.extend(check_time(&payload, leaf).map(Failure::from));
-    if let Err(fault) = sign1.check_signature(leaf) {
+    let Ok(leaf) = Certificate::from_der(&payload.certificate) else {
+        // With the others that cannot be read.
+        return reject(chain::parse(&chain).err().unwrap_or_default());
+    };
+    failures.extend(check_time(&payload, &leaf).map(Failure::from));
+    if let Err(fault) = sign1.check_signature(&leaf) {
         failures.push(fault.into());
-        Rejection::unless_empty(failures)?;
-        // The fault was just added, so this is not reached; if it were, nothing is verified.
-        return Err(Failure::from(NitroFault::Signature {}).into());
+        return reject(failures);
     }
+    let certificates = chain::parse(&chain).or_else(|faults| reject(faults))?;
     match judge(&certificates, expected) {
         Ok(path) => {
             if !path.positions.iter().copied().eq(0..certificates.len()) {
@@ -192,9 +192,7 @@ pub fn verify(document: &[u8], expected: &Expected) -> Result<VerifiedDocument, 
         }
         Err(faults) => {
             failures.extend(faults.into_iter().map(Failure::from));
-            Rejection::unless_empty(failures)?;
-            // `judge` never fails without a fault, so this is not reached; if it were, nothing is verified.
-            Err(Failure::from(NitroFault::BundleOrder {}).into())
+            reject(failures)
         }
     }
 }
@@ -211,9 +209,10 @@ pub fn unverified_timestamp(document: &[u8]) -> Result<Timestamp, Rejection> {
     Ok(seconds(payload.timestamp))
 }
 
+/// Never succeeds.
 fn reject<T, F: Into<Failure>>(faults: Vec<F>) -> Result<T, Rejection> {
     Rejection::unless_empty(faults.into_iter().map(Into::into).collect())?;
-    // Faults are never returned without one, so this is not reached; if it were, nothing is verified.
+    // Nobody rejects without a fault, so this is not reached; if it were, nothing is verified.
     Err(Failure::from(NitroFault::Signature {}).into())
 }
 
