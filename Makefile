@@ -34,7 +34,7 @@ deny: ## Check licences, advisories and who depends on whom
 
 bench: build ## Measure what aicert adds around a job, and how fast it verifies, each against a yardstick
 	python3 benches/run.py target/release/aicert
-	$(CARGO) bench --locked -p aicert-tests --bench verify -- $(CURDIR)/target/release/aicert
+	$(CARGO) bench --locked -p aicert-tests --bench verify
 
 clean: ## Remove what was built
 	$(CARGO) clean

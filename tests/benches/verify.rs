@@ -1,8 +1,6 @@
 //! Measures how long verifying takes: a proof of a TPM into which a boot log of 100 KB was measured.
 //!
-//! usage: cargo bench -p aicert-tests --bench verify -- AICERT
-//!
-//! Three ways within one run, because machines are noisy: in process; the command AICERT from start to exit; and, as the
+//! Three ways within one run, because machines are noisy: in process; the command from start to exit; and, as the
 //! yardstick, `tpm2_checkquote` and `tpm2_eventlog`, which check less (no chain, no reference values, no comparison of log and
 //! quote). All times are medians.
 
@@ -30,19 +28,15 @@ const PROCESSES: usize = 40;
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     // Cargo adds `--bench`.
-    let aicert = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with("--"));
-    let aicert = aicert.expect("the path of the command is the first argument");
     let boot = boot();
     let log_bytes = boot.log_of(&[PcrBank::Sha256]).len();
     println!("verifying a proof with a boot log of {log_bytes} bytes, medians");
     for algorithm in [KeyAlgorithm::EccP256, KeyAlgorithm::Rsa2048] {
-        measure(&aicert, &boot, algorithm).await;
+        measure(&boot, algorithm).await;
     }
 }
 
-async fn measure(aicert: &str, boot: &Boot, algorithm: KeyAlgorithm) {
+async fn measure(boot: &Boot, algorithm: KeyAlgorithm) {
     let folder = tempfile::tempdir().expect("temporary folder");
     let at = |name: &str| folder.path().join(name);
     fs::write(at("boot.log"), boot.log_of(&[PcrBank::Sha256])).expect("log");
@@ -90,7 +84,7 @@ async fn measure(aicert: &str, boot: &Boot, algorithm: KeyAlgorithm) {
         "--reference-values",
         "references.json",
     ];
-    let command = |arguments: &[&str]| run(folder.path(), aicert, arguments);
+    let command = |arguments: &[&str]| run(folder.path(), env!("CARGO_BIN_EXE_aicert-under-test"), arguments);
     command(&[&["inspect", "proof.json", "--export-quote", "quote"], &trust[..]].concat());
     let bare = median(PROCESSES, || run(folder.path(), "true", &[]));
     let aicert = median(PROCESSES, || {
@@ -226,12 +220,7 @@ fn median(rounds: usize, mut work: impl FnMut()) -> Duration {
 }
 
 fn run(folder: &Path, program: &str, arguments: &[&str]) {
-    let program = if program.contains('/') {
-        fs::canonicalize(program).expect("the command is there")
-    } else {
-        program.into()
-    };
-    let output = Command::new(&program)
+    let output = Command::new(program)
         .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null())
@@ -239,8 +228,7 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) {
         .expect("the program starts");
     assert!(
         output.status.success(),
-        "{} {arguments:?}: {}{}",
-        program.display(),
+        "{program} {arguments:?}: {}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
