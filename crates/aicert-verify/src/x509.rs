@@ -3,7 +3,7 @@
 use aicert_core::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 use x509_cert::der::asn1::{BitStringRef, ObjectIdentifier};
-use x509_cert::der::{self, Decode as _, DecodePem as _, Encode as _, Reader as _, SliceReader};
+use x509_cert::der::{self, Decode as _, Encode as _, Reader as _, SliceReader, pem};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
     AuthorityInfoAccessSyntax, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages,
@@ -87,8 +87,8 @@ impl Certificate {
                 refused("it does not begin and end with the lines of one CERTIFICATE block")
             })?;
             // A block inside a block would be read by some and skipped by others; the decoder refuses it as base64.
-            let der = x509_cert::Certificate::from_pem(format!("{BEGIN}{base64}{END}\n"))
-                .and_then(|certificate| certificate.to_der())
+            // Decoded whole before it is parsed: the decoder that does both at once never ends when the base64 does too soon.
+            let (_, der) = pem::decode_vec(format!("{BEGIN}{base64}{END}\n").as_bytes())
                 .map_err(|error| CertificateError::Der(error.to_string()))?;
             certificates.push(Self::from_der(&der)?);
             rest = after.trim_start();
@@ -270,8 +270,26 @@ fn shorten(name: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use x509_cert::der::pem::LineEnding;
+
+    /// As PEM of a certificate that was cut: it ends, and it fails.
+    #[test]
+    fn certificates_that_end_too_soon_are_refused() {
+        for cut in ["", "MIIB", "MIIBAQ==", "MAA="] {
+            let text = format!("-----BEGIN CERTIFICATE-----\n{cut}\n-----END CERTIFICATE-----\n");
+            assert!(Certificate::all_from_file(text.as_bytes()).is_err(), "{cut}");
+        }
+    }
 
     proptest! {
+        #[test]
+        fn reading_any_bytes_as_pem_ends(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for bytes in [bytes.clone(), [&[0x30, 0x82, 1], &bytes[..]].concat()] {
+                let text = pem::encode_string("CERTIFICATE", LineEnding::LF, &bytes).unwrap();
+                prop_assert!(Certificate::all_from_file(text.as_bytes()).is_err());
+            }
+        }
+
         #[test]
         fn reading_any_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(Certificate::from_der(&bytes).is_err());
