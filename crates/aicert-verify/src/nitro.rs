@@ -162,7 +162,7 @@ impl VerifiedDocument {
 /// once its signature holds.
 pub fn verify(document: &[u8], expected: &Expected) -> Result<VerifiedDocument, Rejection> {
     let sign1 = Sign1::parse(document).map_err(Failure::from)?;
-    let payload = Payload::parse(sign1.payload).or_else(|faults| reject(faults))?;
+    let payload = Payload::parse(sign1.payload).or_else(reject)?;
     let mut failures: Vec<Failure> = Vec::new();
     let answers_nonce = check_nonce(&payload, expected, &mut failures);
     let chain: Vec<_> = std::iter::once(&payload.certificate)
@@ -177,7 +177,7 @@ pub fn verify(document: &[u8], expected: &Expected) -> Result<VerifiedDocument, 
         failures.push(fault.into());
         return reject(failures);
     }
-    let certificates = chain::parse(&chain).or_else(|faults| reject(faults))?;
+    let certificates = chain::parse(&chain).or_else(reject)?;
     match judge(&certificates, expected) {
         Ok(path) => {
             if !path.positions.iter().copied().eq(0..certificates.len()) {
@@ -205,7 +205,7 @@ pub fn verify(document: &[u8], expected: &Expected) -> Result<VerifiedDocument, 
 /// When it cannot be read.
 pub fn unverified_timestamp(document: &[u8]) -> Result<Timestamp, Rejection> {
     let sign1 = Sign1::parse(document).map_err(Failure::from)?;
-    let payload = Payload::parse(sign1.payload).or_else(|faults| reject(faults))?;
+    let payload = Payload::parse(sign1.payload).or_else(reject)?;
     Ok(seconds(payload.timestamp))
 }
 

@@ -209,8 +209,12 @@ fn verifies_pss(key: &RsaPublicKey, hash: Hash, hashed: &[u8], signature: &[u8])
     })
 }
 
+/// TPMs write a number either as long as the field, or without its leading zeros; in between there is no spelling.
 fn left_pad(bytes: &[u8], length: usize) -> Result<Vec<u8>, KeyError> {
     let missing = length.checked_sub(bytes.len()).ok_or(KeyError::Invalid)?;
+    if missing > 0 && bytes.first() == Some(&0) {
+        return Err(KeyError::Invalid);
+    }
     Ok([&vec![0; missing], bytes].concat())
 }
 
@@ -351,5 +355,8 @@ mod tests {
             Err(KeyError::Invalid)
         );
         assert_eq!(PublicKey::p256(&[2; 33]), Err(KeyError::Invalid));
+        assert_eq!(left_pad(&[0, 1], 3), Err(KeyError::Invalid));
+        assert_eq!(left_pad(&[0, 1], 2), Ok(vec![0, 1]));
+        assert_eq!(left_pad(&[1], 2), Ok(vec![0, 1]));
     }
 }
