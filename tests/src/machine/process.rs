@@ -74,7 +74,8 @@ impl Processes {
                 "-machine",
                 "q35,accel=tcg,smm=off",
                 "-cpu",
-                "max",
+                // QEMU 7.2 confuses the flags after CMPXCHG16B when an interrupt comes at once, and the kernel dies of it.
+                "max,-cx16",
                 "-m",
                 "512",
                 "-drive",

@@ -9,7 +9,7 @@ use super::kernel::Kernel;
 /// systemd's stub (package `systemd-boot-efi`).
 pub(super) const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
-const OS_RELEASE: &str = "ID=aicert-test\nNAME=\"aicert test machine\"\nVERSION_ID=1\n";
+const OS_RELEASE: &str = "ID=aicert-test\nPRETTY_NAME=\"aicert test machine 1\"\n";
 
 /// Builds the image in a folder of scratch files.
 pub(super) fn build(kernel: &Kernel, initrd: &[u8], command_line: &str, scratch: &Path) -> Vec<u8> {
