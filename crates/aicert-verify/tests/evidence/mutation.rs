@@ -75,13 +75,11 @@ fn no_byte_of_the_intermediates_can_be_changed() {
     for vector in [AZURE, GOOGLE] {
         let Some(real) = real(vector) else { return };
         let anchors = aicert_verify::TrustAnchors::pinned();
-        for position in 1..3 {
-            no_byte_can_change(vector.0, &real.chain[position], |changed| {
-                let mut certificates = real.chain.clone();
-                certificates[position] = changed.to_vec();
-                chain::verify(&certificates, &anchors, at(real.time)).map_err(|_| None)
-            });
-        }
+        // The root is pinned by a hash over all of it.
+        no_byte_can_change(vector.0, &real.chain[1], |changed| {
+            let certificates = [&real.chain[0], changed, &real.chain[2]];
+            chain::verify(&certificates, &anchors, at(real.time)).map_err(|_| None)
+        });
     }
 }
 
