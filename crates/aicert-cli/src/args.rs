@@ -1,9 +1,16 @@
 //! The command line.
 
+mod experts;
+
 use std::path::PathBuf;
 
 use aicert_core::time::Timestamp;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+pub(crate) use experts::{
+    EventlogArgs, ImageArgs, ImageCommand, MeasureArgs, NitroArgs, NitroCommand, NitroVerifyArgs, QuoteArgs,
+    QuoteCommand, QuoteVerifyArgs,
+};
 
 const EXIT_CODES: &str = "Exit codes:
   0    it holds; the job succeeded and its proof was written
@@ -57,6 +64,14 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Shows what a proof says, marked as unverified unless it verifies
     Inspect(InspectArgs),
+    /// Shows a boot event log: its events, the PCRs that they lead to, and what no honest log has
+    Eventlog(EventlogArgs),
+    /// Verifies TPM quotes outside of proofs
+    Quote(QuoteArgs),
+    /// Verifies attestation documents of AWS NitroTPM
+    Nitro(NitroArgs),
+    /// Computes what a bootable image measures
+    Image(ImageArgs),
     /// Prints completions for a shell
     Completions(CompletionsArgs),
 }
@@ -97,6 +112,20 @@ pub(crate) struct TrustArgs {
     /// The time at which certificates must be valid, as 2026-01-31T23:59:59Z [default: now]
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<Timestamp>,
+    /// Certificates (PEM or DER) for proofs whose chain lacks them; they are believed only as far as a root vouches
+    /// for them
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) intermediate: Vec<PathBuf>,
+    /// What images and firmware measure, as `aicert image measure --json` writes it; without it nobody can say what a
+    /// machine booted
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) reference_values: Vec<PathBuf>,
+    /// What the proof must satisfy beyond that it is true (YAML)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) policy: Option<PathBuf>,
+    /// The nonce that the proof must answer: 64 hexadecimal digits
+    #[arg(long, value_name = "HEX")]
+    pub(crate) nonce: Option<String>,
     /// The folder with the outputs, to compare with those that were measured
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) outputs: Option<PathBuf>,

@@ -7,10 +7,13 @@ use aicert_core::certificate::{Certificate, InputSummary, Platform};
 use aicert_core::event::{ExecutionOutcome, JobResult, Package};
 use aicert_core::log::{CompleteLog, MeasurementLog};
 use aicert_core::tree::MeasuredTree;
+use aicert_verify::boot::{Firmware, SecureBoot};
 use aicert_verify::{Failure as Finding, Unverified, Verified};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::TrustArgs;
+use crate::table::{Row, ranges, table};
 use crate::text::{Style, Text, one_line};
 
 /// Stands before every line of what nobody has verified.
@@ -19,12 +22,6 @@ const SIMULATED: &str =
     "SIMULATED: a software TPM signed this. It shows how aicert works, and proves nothing to a stranger.";
 /// More than that are counted, not listed.
 const LIST_LIMIT: usize = 50;
-
-/// One line: a label and a value.
-struct Row {
-    label: String,
-    value: String,
-}
 
 /// Says that a proof holds.
 pub(crate) fn verdict(verified: &Verified<Certificate>, asked: &TrustArgs) -> Text {
@@ -45,12 +42,34 @@ pub(crate) fn verdict(verified: &Verified<Certificate>, asked: &TrustArgs) -> Te
         let name = input.rsplit_once('=').map_or("", |(name, _)| name);
         text = text.plain(&format!("The input {name} is the one that was asked about.\n"));
     }
+    if let Some(boot) = boot_of(verified) {
+        text = text.plain(&format!(
+            "The machine booted {}, with {}; Secure Boot: {}.\n",
+            one_line(boot.image),
+            one_line(&boot.firmware_in_words()),
+            boot.secure_boot
+        ));
+    }
+    if let Some(policy) = &asked.policy {
+        text = text.plain(&format!(
+            "It is as {} demands.\n",
+            one_line(&policy.display().to_string())
+        ));
+    }
+    if asked.nonce.is_some() {
+        text = text.plain("It answers the nonce that was given.\n");
+    }
     text
 }
 
 /// Shows everything that a proof says.
 pub(crate) fn verified(verified: &Verified<Certificate>) -> Text {
     let mut rows = rows(verified.certificate(), Some(&verified.log()));
+    if let Some(boot) = boot_of(verified) {
+        rows.push(Row::new("booted", boot.image));
+        rows.push(Row::new("firmware", boot.firmware_in_words()));
+        rows.push(Row::new("Secure Boot", boot.secure_boot));
+    }
     rows.push(Row::new("signed by", verified.chain().subjects().join(" ← ")));
     rows.push(Row::new(
         "verified",
@@ -113,6 +132,7 @@ pub(crate) fn verified_json(verified: &Verified<Certificate>) -> Value {
         "verified_at": verified.verified_at(),
         "signed_by": verified.chain().subjects(),
         "certificates_valid_until": verified.chain().valid_until(),
+        "boot": boot_of(verified),
         "failures": [],
     });
     merge(&mut value, facts(verified.certificate(), Some(&verified.log())));
@@ -131,11 +151,38 @@ pub(crate) fn unverified_claims_json(claims: &Unverified<Certificate>, findings:
     })
 }
 
-impl Row {
-    fn new(label: impl Into<String>, value: impl Into<String>) -> Self {
-        Self {
-            label: label.into(),
-            value: value.into(),
+/// What a machine booted.
+#[derive(Serialize)]
+struct Boot<'a> {
+    /// The name in the reference values.
+    image: &'a str,
+    /// The name in the reference values; nothing when they do not recognise it.
+    firmware: Option<&'a str>,
+    secure_boot: &'static str,
+}
+
+/// Nothing when a software TPM without a machine measured nothing.
+fn boot_of(verified: &Verified<Certificate>) -> Option<Boot<'_>> {
+    let facts = verified.boot();
+    Some(Boot {
+        image: facts.image()?,
+        firmware: match facts.firmware() {
+            Firmware::Known(name) => Some(name),
+            _ => None,
+        },
+        secure_boot: match facts.secure_boot() {
+            SecureBoot::On => "on",
+            SecureBoot::Off => "off",
+            _ => "unknown",
+        },
+    })
+}
+
+impl Boot<'_> {
+    fn firmware_in_words(&self) -> String {
+        match self.firmware {
+            Some(name) => format!("the firmware {name}"),
+            None => "firmware that the reference values do not know".into(),
         }
     }
 }
@@ -152,29 +199,6 @@ fn heading(verified: &Verified<Certificate>) -> Text {
         text = text.plain("  ").add(Style::Caution, SIMULATED);
     }
     text.line_end()
-}
-
-/// Labels in one column, values in the next; an empty label goes on with what is above.
-fn table(rows: &[Row], mark: Option<&str>) -> Text {
-    let width = rows
-        .iter()
-        .map(|row| one_line(&row.label).chars().count())
-        .max()
-        .unwrap_or(0);
-    let mut text = Text::new();
-    for row in rows {
-        if let Some(mark) = mark {
-            text = text.add(Style::Bad, mark);
-        }
-        let label = one_line(&row.label);
-        let padding = " ".repeat(width.saturating_sub(label.chars().count()) + 2);
-        text = text
-            .bold(&label)
-            .plain(&padding)
-            .plain(&one_line(&row.value))
-            .line_end();
-    }
-    text
 }
 
 fn rows(certificate: &Certificate, log: Option<&CompleteLog<'_>>) -> Vec<Row> {
@@ -209,10 +233,13 @@ fn rows(certificate: &Certificate, log: Option<&CompleteLog<'_>>) -> Vec<Row> {
     }
     output_rows(certificate, log, &mut rows);
     let quote = &certificate.low_level_quote;
-    let pcrs: Vec<_> = quote.pcrs.0.keys().map(ToString::to_string).collect();
     rows.push(Row::new(
         "quote",
-        format!("PCR {} of the {} bank", ranges(&pcrs), quote.bank),
+        format!(
+            "PCR {} of the {} bank",
+            ranges(quote.pcrs.0.keys().copied()),
+            quote.bank
+        ),
     ));
     rows
 }
@@ -398,18 +425,6 @@ pub(crate) fn shown_command(command: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// `0 to 15` for all numbers in between, else the numbers.
-fn ranges(numbers: &[String]) -> String {
-    let consecutive = numbers
-        .iter()
-        .enumerate()
-        .all(|(index, number)| *number == index.to_string());
-    match numbers {
-        [first, .., last] if consecutive => format!("{first} to {last}"),
-        _ => numbers.join(", "),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -431,8 +446,6 @@ mod tests {
         );
         assert_eq!(seconds(61_234), "61.2");
         assert_eq!(count(1, "file"), "1 file");
-        assert_eq!(ranges(&["0".into(), "1".into(), "2".into()]), "0 to 2");
-        assert_eq!(ranges(&["0".into(), "2".into()]), "0, 2");
     }
 
     #[test]

@@ -5,16 +5,23 @@ mod backends;
 mod card;
 mod deliver;
 mod error;
+mod eventlog;
 mod export;
 mod files;
+mod formats;
+mod image;
 mod init;
 mod local;
+mod nitro;
 mod output;
 mod progress;
+mod quote;
 mod recover;
 mod report;
 mod run;
 mod signals;
+mod source;
+mod table;
 mod targets;
 mod text;
 mod verify;
@@ -24,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::args::{Cli, Command, CompletionsArgs, RunArgs};
+use crate::args::{Cli, Command, CompletionsArgs, ImageCommand, NitroCommand, QuoteCommand, RunArgs};
 use crate::error::{Exit, Failure};
 use crate::output::Terminal;
 
@@ -75,6 +82,16 @@ fn dispatch(cli: Cli, terminal: Terminal) -> Result<Exit, Failure> {
         Some(Command::Run(args)) => run::run(&args, terminal),
         Some(Command::Verify(args)) => verify::verify(&args, terminal),
         Some(Command::Inspect(args)) => verify::inspect(&args, terminal),
+        Some(Command::Eventlog(args)) => eventlog::show(&args, terminal),
+        Some(Command::Quote(args)) => match args.command {
+            QuoteCommand::Verify(args) => quote::verify(&args, terminal),
+        },
+        Some(Command::Nitro(args)) => match args.command {
+            NitroCommand::Verify(args) => nitro::verify(&args, terminal),
+        },
+        Some(Command::Image(args)) => match args.command {
+            ImageCommand::Measure(args) => image::measure(&args, terminal),
+        },
         Some(Command::Completions(args)) => Ok(completions(&args, terminal)),
         None if bare => run::run(&cli.run, terminal),
         None => {

@@ -1,14 +1,17 @@
 //! `aicert verify` and `aicert inspect`.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _};
-use std::path::Path;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use aicert_core::certificate::{Certificate, SIZE_LIMIT};
+use aicert_core::digest::Nonce;
 use aicert_core::manifest::Manifest;
 use aicert_core::measure::{self, HardLinks};
 use aicert_core::time::Timestamp;
+use aicert_verify::policy::Policy;
+use aicert_verify::reference::{self, ReferenceValues};
 use aicert_verify::{Failure as Finding, Options, Rejection, TrustAnchors, Unverified, Verified};
 
 use crate::args::{InspectArgs, TrustArgs, VerifyArgs};
@@ -17,9 +20,13 @@ use crate::error::{Exit, Failure};
 use crate::export;
 use crate::files;
 use crate::output::Terminal;
+use crate::quote::certificates;
+use crate::source;
 
 /// A root certificate is a few kilobytes.
 const ANCHOR_LIMIT: u64 = 1 << 20;
+/// A policy is written by hand.
+const POLICY_LIMIT: u64 = 1 << 20;
 
 /// What came of a verification.
 enum Outcome {
@@ -97,7 +104,7 @@ enum Jobs {
 }
 
 fn examine(proof: &Path, trust: &TrustArgs, jobs: Jobs) -> Result<Outcome, Failure> {
-    let anchors = trust_anchors(trust)?;
+    let mut options = options(trust)?;
     let inputs = trust
         .inputs
         .iter()
@@ -107,7 +114,7 @@ fn examine(proof: &Path, trust: &TrustArgs, jobs: Jobs) -> Result<Outcome, Failu
         return Err(Failure::misuse(format!("{} is not a folder", folder.display()))
             .help("`--outputs` names the folder with the outputs"));
     }
-    let bytes = read_limited(proof, SIZE_LIMIT as u64, "the proof")?;
+    let bytes = source::read_bounded(proof, SIZE_LIMIT as u64, "the proof")?;
     let unverified = match Unverified::from_slice(&bytes) {
         Ok(unverified) => unverified,
         Err(rejection) => {
@@ -117,7 +124,6 @@ fn examine(proof: &Path, trust: &TrustArgs, jobs: Jobs) -> Result<Outcome, Failu
             });
         }
     };
-    let mut options = Options::new(anchors, trust.at.unwrap_or_else(Timestamp::now));
     if jobs == Jobs::Any {
         options = options.accepting_failed_jobs();
     }
@@ -167,11 +173,26 @@ pub(crate) fn check_outputs(
     verified.check_outputs(folder, manifest, &options)
 }
 
+/// What a proof is held to, but for what is asked about it afterwards.
+fn options(trust: &TrustArgs) -> Result<Options, Failure> {
+    let anchors = trust_anchors(&trust.trust_anchor)?;
+    let mut options = Options::new(anchors, trust.at.unwrap_or_else(Timestamp::now))
+        .with_intermediates(certificates(&trust.intermediate)?)
+        .with_reference_values(reference_values(&trust.reference_values)?);
+    if let Some(path) = &trust.policy {
+        options = options.with_policy(policy(path)?);
+    }
+    if let Some(text) = &trust.nonce {
+        options = options.with_expected_nonce(nonce(text)?);
+    }
+    Ok(options)
+}
+
 /// The roots that are believed.
-fn trust_anchors(trust: &TrustArgs) -> Result<TrustAnchors, Failure> {
+pub(crate) fn trust_anchors(paths: &[PathBuf]) -> Result<TrustAnchors, Failure> {
     let mut anchors = TrustAnchors::pinned();
-    for path in &trust.trust_anchor {
-        let bytes = read_limited(path, ANCHOR_LIMIT, "the trust anchor")?;
+    for path in paths {
+        let bytes = source::read_bounded(path, ANCHOR_LIMIT, "the trust anchor")?;
         anchors = anchors.with_root(&bytes).map_err(|error| {
             Failure::misuse(format!("{} is no trust anchor", path.display()))
                 .because(&error)
@@ -179,6 +200,47 @@ fn trust_anchors(trust: &TrustArgs) -> Result<TrustAnchors, Failure> {
         })?;
     }
     Ok(anchors)
+}
+
+/// What all files together know.
+fn reference_values(paths: &[PathBuf]) -> Result<ReferenceValues, Failure> {
+    let mut values = ReferenceValues::default();
+    for path in paths {
+        let bytes = source::read(path, reference::SIZE_LIMIT as u64, "the reference values")?;
+        let more = ReferenceValues::from_slice(&bytes)
+            .map_err(|error| source::not_a(path, &bytes, "reference values", "JSON").because(&error))?;
+        values.merge(more).map_err(|error| {
+            Failure::misuse(format!("{} does not go with the files before it", path.display()))
+                .because(&error)
+        })?;
+    }
+    Ok(values)
+}
+
+fn policy(path: &Path) -> Result<Policy, Failure> {
+    let shown = path.display();
+    let bytes = source::read(path, POLICY_LIMIT, "the policy")?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| source::not_a(path, error.as_bytes(), "a policy (YAML)", "text").because(&error))?;
+    Policy::from_yaml(&text).map_err(|error| {
+        Failure::misuse(format!(
+            "{shown} cannot be used: {}\n\n{}\n",
+            card::count(error.problems().len() as u64, "problem"),
+            error.render(&shown.to_string())
+        ))
+    })
+}
+
+fn nonce(text: &str) -> Result<Nonce, Failure> {
+    let bytes = source::hexadecimal("--nonce", text)?;
+    let bytes = <[u8; 32]>::try_from(bytes).map_err(|bytes| {
+        Failure::misuse(format!(
+            "`--nonce` has {}; the nonce of a proof has 32",
+            card::count(bytes.len() as u64, "byte")
+        ))
+        .help("give the 64 hexadecimal digits that whoever asked for the proof chose")
+    })?;
+    Ok(Nonce::from_bytes(bytes))
 }
 
 /// `NAME=HASH`; a name may hold `=`, a hash cannot.
@@ -205,17 +267,4 @@ fn read_manifest(path: &Path) -> Result<Option<Manifest>, Failure> {
             "it belongs to another proof, or is damaged: remove it, and outputs are compared as a whole",
         )
     })
-}
-
-fn read_limited(path: &Path, limit: u64, what: &str) -> Result<Vec<u8>, Failure> {
-    let unreadable = |error: &std::io::Error| {
-        Failure::misuse(format!("could not read {what} {}", path.display())).because(error)
-    };
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
-    let mut bytes = Vec::new();
-    // One more than the limit, so that whoever reads the bytes sees that they are too many.
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| unreadable(&error))?;
-    Ok(bytes)
 }

@@ -1,62 +1,13 @@
 //! The command as people meet it: what it says, where it says it, and how it ends.
 #![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod desk;
 
+use std::path::Path;
+use std::process::Stdio;
+
+use desk::Desk;
 use insta::assert_snapshot;
-use tempfile::TempDir;
-
-/// A folder to work in, with its own state.
-struct Desk(TempDir);
-
-impl Desk {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> &Self {
-        std::fs::write(self.path(name), text).unwrap();
-        self
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aicert"));
-        command
-            .args(arguments)
-            .current_dir(self.0.path())
-            .env("AICERT_STATE_DIR", self.path("state"))
-            .env("AICERT_CACHE_DIR", self.path("cache"))
-            .env_remove("NO_COLOR")
-            .env("COLUMNS", "100")
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Runs the command; shows exit code, standard output and standard error.
-    fn run(&self, arguments: &[&str]) -> String {
-        self.show(&self.command(arguments).output().unwrap())
-    }
-
-    fn show(&self, output: &Output) -> String {
-        let text = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec())
-                .unwrap()
-                .replace(&self.0.path().display().to_string(), "DESK")
-        };
-        let mut shown = format!("exit code {}\n", output.status.code().unwrap());
-        for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-            if !bytes.is_empty() {
-                shown += &format!("--- {name}\n{}", text(bytes));
-            }
-        }
-        shown
-    }
-}
 
 const CONFIGURATION: &str = "kind: python
 pythonVersion: 11
@@ -80,6 +31,11 @@ fn help_is_short_and_complete() {
                    out)
       verify       Says whether a proof holds
       inspect      Shows what a proof says, marked as unverified unless it verifies
+      eventlog     Shows a boot event log: its events, the PCRs that they lead to, and what no honest
+                   log has
+      quote        Verifies TPM quotes outside of proofs
+      nitro        Verifies attestation documents of AWS NitroTPM
+      image        Computes what a bootable image measures
       completions  Prints completions for a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -116,14 +72,21 @@ fn help_is_short_and_complete() {
       <PROOF>  The proof
 
     Options:
-          --trust-anchor <PEM>  A file with root certificates (PEM) to trust besides those that aicert
-                                knows; a proof that needs one is marked as simulated
-          --at <TIME>           The time at which certificates must be valid, as 2026-01-31T23:59:59Z
-                                [default: now]
-          --outputs <DIR>       The folder with the outputs, to compare with those that were measured
-          --input <NAME=HASH>   An input and the hash that it must have: a commit, a file's SHA-256, or
-                                `tree:sha256:…` for the root of its tree
-      -h, --help                Print help
+          --trust-anchor <PEM>       A file with root certificates (PEM) to trust besides those that
+                                     aicert knows; a proof that needs one is marked as simulated
+          --at <TIME>                The time at which certificates must be valid, as
+                                     2026-01-31T23:59:59Z [default: now]
+          --intermediate <FILE>      Certificates (PEM or DER) for proofs whose chain lacks them; they
+                                     are believed only as far as a root vouches for them
+          --reference-values <FILE>  What images and firmware measure, as `aicert image measure --json`
+                                     writes it; without it nobody can say what a machine booted
+          --policy <FILE>            What the proof must satisfy beyond that it is true (YAML)
+          --nonce <HEX>              The nonce that the proof must answer: 64 hexadecimal digits
+          --outputs <DIR>            The folder with the outputs, to compare with those that were
+                                     measured
+          --input <NAME=HASH>        An input and the hash that it must have: a commit, a file's
+                                     SHA-256, or `tree:sha256:…` for the root of its tree
+      -h, --help                     Print help
 
     Output:
       -q, --quiet         Says nothing but errors; the exit code tells the result
@@ -149,16 +112,23 @@ fn help_is_short_and_complete() {
       <PROOF>  The proof
 
     Options:
-          --trust-anchor <PEM>  A file with root certificates (PEM) to trust besides those that aicert
-                                knows; a proof that needs one is marked as simulated
-          --at <TIME>           The time at which certificates must be valid, as 2026-01-31T23:59:59Z
-                                [default: now]
-          --outputs <DIR>       The folder with the outputs, to compare with those that were measured
-          --input <NAME=HASH>   An input and the hash that it must have: a commit, a file's SHA-256, or
-                                `tree:sha256:…` for the root of its tree
-          --export-quote <DIR>  Also writes the quote to a new folder, in the layout that
-                                `tpm2_checkquote` reads
-      -h, --help                Print help
+          --trust-anchor <PEM>       A file with root certificates (PEM) to trust besides those that
+                                     aicert knows; a proof that needs one is marked as simulated
+          --at <TIME>                The time at which certificates must be valid, as
+                                     2026-01-31T23:59:59Z [default: now]
+          --intermediate <FILE>      Certificates (PEM or DER) for proofs whose chain lacks them; they
+                                     are believed only as far as a root vouches for them
+          --reference-values <FILE>  What images and firmware measure, as `aicert image measure --json`
+                                     writes it; without it nobody can say what a machine booted
+          --policy <FILE>            What the proof must satisfy beyond that it is true (YAML)
+          --nonce <HEX>              The nonce that the proof must answer: 64 hexadecimal digits
+          --outputs <DIR>            The folder with the outputs, to compare with those that were
+                                     measured
+          --input <NAME=HASH>        An input and the hash that it must have: a commit, a file's
+                                     SHA-256, or `tree:sha256:…` for the root of its tree
+          --export-quote <DIR>       Also writes the quote to a new folder, in the layout that
+                                     `tpm2_checkquote` reads
+      -h, --help                     Print help
 
     Output:
       -q, --quiet         Says nothing but errors; the exit code tells the result
@@ -331,7 +301,7 @@ fn a_run_checks_everything_before_it_begins() {
     "#);
     desk.write(
         "aicert.yaml",
-        &CONFIGURATION.replace("type: directory", "type: directroy"),
+        CONFIGURATION.replace("type: directory", "type: directroy"),
     );
     assert_snapshot!(desk.run(&["run"]), @r#"
     exit code 2
