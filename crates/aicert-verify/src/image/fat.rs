@@ -275,7 +275,7 @@ impl<'d, R: Read + Seek> FileSystem<'d, R> {
         Ok(match self.kind {
             Kind::Fat12 => {
                 let pair = self.table_u16(index + index / 2)?;
-                u32::from(if cluster % 2 == 0 {
+                u32::from(if cluster.is_multiple_of(2) {
                     pair & 0x0fff
                 } else {
                     pair >> 4
