@@ -160,6 +160,14 @@ impl<'d, R: Read + Seek> FileSystem<'d, R> {
                 limit,
             });
         }
+        // A chain that goes in a circle would else be read until it has the size that its entry claims.
+        if size > self.disk.length() {
+            let reason = format!(
+                "the file {path:?} is said to have {size} bytes, and the whole disk has {}",
+                self.disk.length()
+            );
+            return Err(self.fault(self.start, reason));
+        }
         let mut content = self.chain(entry.cluster, size.div_ceil(self.cluster_size), true)?;
         content.truncate(usize::try_from(size).unwrap_or(usize::MAX));
         Ok(content)
@@ -427,5 +435,44 @@ impl LongName {
                 .map(|unit| unit.unwrap_or('\u{fffd}'))
                 .collect(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    /// A FAT32 file system of four sectors, each a cluster from the third on: the root directory, and a file in one cluster
+    /// that leads to itself.
+    fn circle(size: u32) -> Vec<u8> {
+        let mut bytes = vec![0; 4 * 512];
+        let mut put = |offset: usize, field: &[u8]| bytes[offset..][..field.len()].copy_from_slice(field);
+        put(11, &512_u16.to_le_bytes());
+        put(13, &[1, 1, 0, 1]);
+        put(19, &4_u16.to_le_bytes());
+        put(36, &1_u32.to_le_bytes());
+        put(44, &2_u32.to_le_bytes());
+        put(510, &[0x55, 0xaa]);
+        put(512 + 2 * 4, &0x0fff_ffff_u32.to_le_bytes());
+        put(512 + 3 * 4, &3_u32.to_le_bytes());
+        put(1024, b"FILE       ");
+        put(1024 + 26, &3_u16.to_le_bytes());
+        put(1024 + 28, &size.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_circle_of_clusters_is_not_read_on_and_on() {
+        for (size, cause) in [
+            (1 << 30, "is said to have 1073741824 bytes, and the whole disk has 2048"),
+            (2_049, "is said to have 2049 bytes, and the whole disk has 2048"),
+            (1_000, "does not end after 2, or goes in a circle"),
+        ] {
+            let mut disk = Disk::new(Cursor::new(circle(size))).unwrap();
+            let mut files = FileSystem::open(&mut disk, 0..2_048).unwrap();
+            let error = files.read("\\FILE", 1 << 30).unwrap_err().to_string();
+            assert!(error.contains(cause), "{error}");
+        }
     }
 }
