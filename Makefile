@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help setup build demo test lint docs deny bench clean
+.PHONY: help setup build demo test lint docs deny bench fuzz clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,6 +35,9 @@ deny: ## Check licences, advisories and who depends on whom
 bench: build ## Measure what aicert adds around a job, and how fast it verifies, each against a yardstick
 	python3 benches/run.py target/release/aicert
 	$(CARGO) bench --locked -p aicert-tests --bench verify
+
+fuzz: ## Run every fuzzer for FUZZ_SECONDS (10), JOBS (1) at a time
+	@FUZZ_SECONDS="$(FUZZ_SECONDS)" JOBS="$(JOBS)" fuzz/run.sh
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -8,6 +8,8 @@ mod config;
 pub mod error;
 pub mod eventlog;
 pub mod evidence;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod image;
 pub mod input;
 pub mod key;
