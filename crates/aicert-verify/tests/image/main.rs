@@ -1,5 +1,6 @@
 //! What booting an image measures: computed, compared with real boots, and refused where it is not certain.
 
+#![allow(clippy::print_stdout, reason = "to say what is skipped")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod boots;

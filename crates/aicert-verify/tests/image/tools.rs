@@ -134,8 +134,8 @@ fn real_file_systems_are_read() {
         let image = measure(File::open(&disk).unwrap(), &options).unwrap();
         assert_eq!(image.events[1..], expected.events, "FAT{kind}");
 
-        let extra = format!("::/EFI/Linux images/Image number 7 of forty.efi.extra.d");
-        run(Command::new("mmd").args(["-i", &partition, &extra]), "");
+        let extra = "::/EFI/Linux images/Image number 7 of forty.efi.extra.d";
+        run(Command::new("mmd").args(["-i", &partition, extra]), "");
         measure(File::open(&disk).unwrap(), &options).unwrap();
         let credential = format!("{extra}/a.cred");
         run(
