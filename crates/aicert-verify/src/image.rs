@@ -1,13 +1,15 @@
 //! What a bootable image measures, computed from its bytes alone.
 //!
-//! An image is a UKI (a unified kernel image: a PE file made of systemd-stub, a kernel, its command line and its initial file
-//! system), or a raw disk with a partition table and such a file on its EFI system partition. [`measure`] tells them apart.
+//! An image is a UKI (a unified kernel image: a PE file made of systemd-stub, a kernel, its command line and its
+//! initial file system), or a raw disk with a partition table and such a file on its EFI system partition.
+//! [`measure`] tells them apart.
 //!
 //! # Which images
 //!
-//! UKIs for x86-64 with systemd-stub 252 to 257 and Linux 6.1 or later, that firmware starts by itself. Older versions of the stub
-//! leave PCR 11 alone; newer ones load the kernel themselves. Where versions, loaders or machines could differ in what they make of an image,
-//! it is refused and the error says why: what is computed is what is measured, or nothing is.
+//! UKIs for x86-64 with systemd-stub 252 to 257 and Linux 6.1 or later (known up to 7.2), that firmware starts by
+//! itself. Older versions of the stub leave PCR 11 alone; newer ones load the kernel themselves. Where versions,
+//! loaders or machines could differ in what they make of an image, it is refused and the error says why: what is
+//! computed is what is measured, or nothing is.
 //!
 //! # How each value comes about
 //!
@@ -29,32 +31,38 @@
 //! | 11 | section: content | H of the section's first `VirtualSize` bytes |
 //! | 12, 13 | none | they stay zero |
 //!
-//! What is in *italics* is what firmware derived from EDK II adds, whatever it boots; it is in [`ImageReference::pcrs`] and not in
-//! [`ImageReference::events`]. Numbers are little-endian.
+//! What is in *italics* is what firmware derived from EDK II adds, whatever it boots; it is in
+//! [`ImageReference::pcrs`] and not in [`ImageReference::events`]. Numbers are little-endian.
 //!
-//! **Authenticode digest** (Microsoft, Windows Authenticode Portable Executable Signature Format, "Calculating the PE Image Hash"; EDK II,
-//! `MeasurePeImageAndExtend`): H of the headers, `SizeOfHeaders` bytes without the checksum (4 bytes at 64 of the optional header) and without the
-//! entry of the certificate table (8 bytes at 144); of the sections with raw data, `SizeOfRawData` bytes each, in their order in the file; and of
-//! as many bytes as are then left in the file without its signatures, counted from the sum of what was hashed, which is behind the last section where the file has no gaps.
-//! So signing an image changes none of its values.
+//! **Authenticode digest** (Microsoft, Windows Authenticode Portable Executable Signature Format, "Calculating the PE
+//! Image Hash"; EDK II, `MeasurePeImageAndExtend`): H of the headers, `SizeOfHeaders` bytes without the checksum (4
+//! bytes at 64 of the optional header) and without the entry of the certificate table (8 bytes at 144); of the
+//! sections with raw data, `SizeOfRawData` bytes each, in their order in the file; and of as many bytes as are then
+//! left in the file without its signatures, counted from the sum of what was hashed, which is behind the last section
+//! where the file has no gaps. So signing an image changes none of its values.
 //!
-//! **Sections** (systemd-stub(7)) are measured in the order `.linux`, `.osrel`, `.cmdline`, `.initrd`, `.ucode` (from 256), `.splash`, `.dtb`, `.uname`
-//! and `.sbat` (both from 254), `.pcrpkey`, `.hwids` (from 257), for each that is there and not empty: the name, then the content. The type is `EV_IPL`, the
-//! event's data the name in UTF-16. `.pcrsig`, which signs these values, is not measured.
+//! **Sections** (systemd-stub(7)) are measured in the order `.linux`, `.osrel`, `.cmdline`, `.initrd`, `.ucode` (from
+//! 256), `.splash`, `.dtb`, `.uname` and `.sbat` (both from 254), `.pcrpkey`, `.hwids` (from 257), for each that is
+//! there and not empty: the name, then the content. The type is `EV_IPL`, the event's data the name in UTF-16.
+//! `.pcrsig`, which signs these values, is not measured.
 //!
-//! **Command line**: `.cmdline` up to its first NUL, control characters as spaces, without spaces at the end. The kernel measures it as
-//! `EV_EVENT_TAG` with the data `LOADED_IMAGE::LoadOptions`.
+//! **Command line**: `.cmdline` up to its first NUL, control characters as spaces, without spaces at the end. The
+//! kernel measures it as `EV_EVENT_TAG` with the data `LOADED_IMAGE::LoadOptions`.
 //!
 //! **Initrd**: of `.ucode`, `.initrd`, and one archive each for `.pcrsig` (`tpm2-pcr-signature.json`), `.pcrpkey`
-//! (`tpm2-pcr-public-key.pem`) and from 257 `.osrel` (`os-release`), what is there; if it is more than one, each padded with zeros to a multiple of 4 bytes. An
-//! archive is a cpio in the format `newc`: the directory `.extra` (inode 1, mode 040555), the file in it (inode 2, mode 100444), and the trailer, all other
-//! fields zero but for the number of links, 1. The kernel measures it as `EV_EVENT_TAG` with the data `Linux initrd`, after the load options.
+//! (`tpm2-pcr-public-key.pem`) and from 257 `.osrel` (`os-release`), what is there; if it is more than one, each
+//! padded with zeros to a multiple of 4 bytes. An archive is a cpio in the format `newc`: the directory `.extra`
+//! (inode 1, mode 040555), the file in it (inode 2, mode 100444), and the trailer, all other fields zero but for the
+//! number of links, 1, and the sizes, all in lowercase but that of the trailer's name, `0000000B`. The kernel measures
+//! it as `EV_EVENT_TAG` with the data `Linux initrd`, after the load options.
 //!
 //! # What is left to the machine
 //!
-//! With Secure Boot, systemd-stub has the firmware skip its checks for the kernel inside the UKI, and measuring is one of them. So that event is
-//! [optional](crate::reference::ExpectedEvent::optional), and [`ImageReference::pcrs`] has the values without Secure Boot. A boot entry with arguments, or a host that
-//! adds to the command line (SMBIOS), shows in PCR 12; files beside the image on the EFI system partition show in 12 or 13, and a disk that has such files is refused.
+//! With Secure Boot, systemd-stub has the firmware skip its checks for the kernel inside the UKI, and measuring is
+//! one of them. So that event is [optional](crate::reference::ExpectedEvent::optional), and [`ImageReference::pcrs`]
+//! has the values without Secure Boot. A boot entry with arguments, or a host that adds to the command line (SMBIOS),
+//! shows in PCR 12; files beside the image on the EFI system partition show in 12 or 13, and a disk that has such
+//! files is refused.
 
 mod bytes;
 mod command_line;
@@ -89,13 +97,13 @@ pub const DEFAULT_PATH: &str = "\\EFI\\BOOT\\BOOTX64.EFI";
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MeasureOptions {
-    /// The image's name; without it, the one that its `.osrel` has (`IMAGE_ID` and `IMAGE_VERSION`, else `PRETTY_NAME`), else
-    /// the SHA-256 of the file.
+    /// The image's name; without it, the one that its `.osrel` has (`IMAGE_ID` and `IMAGE_VERSION`, else
+    /// `PRETTY_NAME`), else the SHA-256 of the file.
     pub name: Option<String>,
     /// Where the UKI is on a disk's EFI system partition.
     pub path: String,
-    /// The version of systemd-stub, 252 to 257, as which one that is not known is to be treated. Whether that is right, only a
-    /// comparison with a machine shows.
+    /// The version of systemd-stub, 252 to 257, as which one that is not known is to be treated. Whether that is
+    /// right, only a comparison with a machine shows.
     pub assume_stub: Option<u16>,
 }
 

@@ -5,9 +5,9 @@ use super::ImageError;
 /// The command line in a `.cmdline` section.
 ///
 /// systemd-stub reads UTF-8 up to the first NUL, replaces control characters by spaces, and cuts spaces off the end
-/// (`xstrn8_to_16`, `mangle_stub_cmdline`). Newer versions do so at the beginning as well, and treat DEL as a space; none can
-/// say characters beyond U+FFFF. Where they differ, and where somebody could be made to read another line than the kernel does, the
-/// line is refused.
+/// (`xstrn8_to_16`, `mangle_stub_cmdline`). Newer versions do so at the beginning as well, and treat DEL as a space;
+/// none can say characters beyond U+FFFF. Where they differ, and where somebody could be made to read another line
+/// than the kernel does, the line is refused.
 pub(super) fn read(section: &[u8]) -> Result<String, ImageError> {
     let fault = |offset: usize, reason: String| Err(ImageError::CommandLine { offset, reason });
     let end = section.iter().position(|byte| *byte == 0);

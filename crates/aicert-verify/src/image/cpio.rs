@@ -1,7 +1,8 @@
 //! The archives that systemd-stub makes of sections that user space is to have.
 
-/// An archive in the format `newc` (Linux, `Documentation/driver-api/early-userspace/buffer-format.rst`) with the directory
-/// `.extra` and one file in it, as `pack_cpio_literal` of systemd-stub writes it in all versions from 252 to 257.
+/// An archive in the format `newc` (Linux, `Documentation/driver-api/early-userspace/buffer-format.rst`) with the
+/// directory `.extra` and one file in it, as `pack_cpio_literal` of systemd-stub writes it in all versions from 252
+/// to 257.
 pub(super) fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     const DIRECTORY: u32 = 0o040_555;
     const FILE: u32 = 0o100_444;

@@ -443,8 +443,8 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    /// A FAT32 file system of four sectors, each a cluster from the third on: the root directory, and a file in one cluster
-    /// that leads to itself.
+    /// A FAT32 file system of four sectors, each a cluster from the third on: the root directory, and a file in one
+    /// cluster that leads to itself.
     fn circle(size: u32) -> Vec<u8> {
         let mut bytes = vec![0; 4 * 512];
         let mut put = |offset: usize, field: &[u8]| bytes[offset..][..field.len()].copy_from_slice(field);
@@ -465,7 +465,10 @@ mod tests {
     #[test]
     fn a_circle_of_clusters_is_not_read_on_and_on() {
         for (size, cause) in [
-            (1 << 30, "is said to have 1073741824 bytes, and the whole disk has 2048"),
+            (
+                1 << 30,
+                "is said to have 1073741824 bytes, and the whole disk has 2048",
+            ),
             (2_049, "is said to have 2049 bytes, and the whole disk has 2048"),
             (1_000, "does not end after 2, or goes in a circle"),
         ] {

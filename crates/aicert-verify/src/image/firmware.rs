@@ -25,8 +25,8 @@ fn around(index: u8) -> (&'static [&'static [u8]], &'static [&'static [u8]]) {
     }
 }
 
-/// The values of PCRs 4, 5, 9, 11, 12 and 13 after a boot at the first attempt, without Secure Boot; without that of PCR 5 where the events have no
-/// partition table, because it is not known then.
+/// The values of PCRs 4, 5, 9, 11, 12 and 13 after a boot at the first attempt, without Secure Boot; without that of
+/// PCR 5 where the events have no partition table, because it is not known then.
 pub(super) fn pcrs(events: &[ExpectedEvent]) -> BTreeMap<PcrBank, PcrValues> {
     let has_table = events.iter().any(|event| event.pcr == pcr(5));
     let value = |bank: PcrBank, index: u8| {

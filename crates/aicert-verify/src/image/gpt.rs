@@ -112,7 +112,8 @@ pub(super) fn read<R: Read + Seek>(disk: &mut Disk<R>) -> Result<Table, ImageErr
 }
 
 impl Table {
-    /// `UEFI_GPT_DATA` (TCG PC Client Platform Firmware Profile 1.06, section 10.2.7): the header, the number of used entries, and these.
+    /// `UEFI_GPT_DATA` (TCG PC Client Platform Firmware Profile 1.06, section 10.2.7): the header, the number of used
+    /// entries, and these.
     pub(super) fn measured(&self) -> Vec<u8> {
         let mut data = self.header.clone();
         data.extend((self.used.len() as u64).to_le_bytes());

@@ -1,8 +1,9 @@
 //! The kernel in a UKI: which it is, and what it measures.
 //!
-//! From `drivers/firmware/efi/libstub/efi-stub-helper.c` of Linux 6.1 and 6.12: `efi_convert_cmdline` measures the load options
-//! if there are any, `efi_load_initrd` then what it got through `LINUX_EFI_INITRD_MEDIA_GUID` if that is not empty, unless `noinitrd`
-//! is in the command line. With `initrd=` in it, and nothing to get, it would read a file from the disk.
+//! From `drivers/firmware/efi/libstub/efi-stub-helper.c` of Linux 6.1 and 6.12, and from boots of these and of 7.2:
+//! `efi_convert_cmdline` measures the load options if there are any, `efi_load_initrd` then what it got through
+//! `LINUX_EFI_INITRD_MEDIA_GUID` if that is not empty, unless `noinitrd` is in the command line. With `initrd=` in it,
+//! and nothing to get, it would read a file from the disk.
 
 use super::ImageError;
 use super::bytes::{slice, u16_at, u32_at};

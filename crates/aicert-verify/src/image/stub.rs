@@ -1,8 +1,9 @@
 //! What each version of systemd-stub measures.
 //!
-//! From `src/boot` (before 257 `src/boot/efi`) and `src/fundamental/uki.c` (before 256 `tpm-pcr.c`) of systemd 252, 254 and 257, and from
-//! the release notes for the versions between. Version 258 and later load the kernel themselves, and newer ones hand it a secret that
-//! no file holds: what these measure into PCRs 4 and 9 is another computation.
+//! From `src/boot` (before 257 `src/boot/efi`) and `src/fundamental/uki.c` (before 256 `tpm-pcr.c`) of systemd 252,
+//! 254 and 257, and from the release notes for the versions between. Version 258 and later load the kernel
+//! themselves, and newer ones hand it a secret that no file holds: what these measure into PCRs 4 and 9 is another
+//! computation.
 
 use std::borrow::Cow;
 
@@ -89,8 +90,8 @@ impl Stub {
 
     /// The sections of an image that have a meaning for this version.
     ///
-    /// Versions before 256 take a section whose name only begins with the one that they look for, and the last of several; later
-    /// ones the first. So an image that has either is refused.
+    /// Versions before 256 take a section whose name only begins with the one that they look for, and the last of
+    /// several; later ones the first. So an image that has either is refused.
     pub(super) fn sections<'p, 'a>(&self, pe: &'p Pe<'a>) -> Result<Sections<'p, 'a>, ImageError> {
         let mut found: Vec<(&'static str, &'p Section<'a>)> = Vec::new();
         for section in &pe.sections {
@@ -132,10 +133,12 @@ impl Stub {
         Ok(Sections(found))
     }
 
-    /// What it hands to the kernel as initial file system, in parts (`combine_initrd` in 252, `combine_initrds` in 257).
+    /// What it hands to the kernel as initial file system, in parts (`combine_initrd` in 252, `combine_initrds` in
+    /// 257).
     ///
-    /// One part is handed over as it is. Several are put together in this order, each padded with zeros to a multiple of 4 bytes:
-    /// microcode, the image's file system, and an archive with one file for each section that user space is to have.
+    /// One part is handed over as it is. Several are put together in this order, each padded with zeros to a multiple
+    /// of 4 bytes: microcode, the image's file system, and an archive with one file for each section that user space
+    /// is to have.
     pub(super) fn initrd<'a>(&self, sections: &Sections<'_, 'a>) -> Vec<Cow<'a, [u8]>> {
         const FILES: [(&str, &str, u16); 3] = [
             (".pcrsig", "tpm2-pcr-signature.json", 252),
