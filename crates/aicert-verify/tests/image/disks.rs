@@ -194,6 +194,8 @@ fn sizes_that_a_file_system_claims_are_not_believed() {
     put(&mut large, DATA + 2 * 512 + 28, &u32::MAX.to_le_bytes());
     assert!(fault(&large).contains("more than 1073741824 bytes"));
     put(&mut large, DATA + 2 * 512 + 28, &(1u32 << 30).to_le_bytes());
+    assert!(fault(&large).contains("is said to have 1073741824 bytes, and the whole disk has"));
+    put(&mut large, DATA + 2 * 512 + 28, &(1u32 << 20).to_le_bytes());
     assert!(fault(&large).contains("ends after"));
 
     let boot = 64 * 512;
