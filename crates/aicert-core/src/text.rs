@@ -12,6 +12,12 @@ pub fn is_deceptive(character: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// The lines of a text, which end as YAML's do (YAML 1.2.2, section 5.4): with CR LF, LF or CR.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n')
+        .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+}
+
 /// Says why a text is not one line that looks like what it is; nothing when it is one.
 pub(crate) fn deceives(text: &str) -> Option<&'static str> {
     if text.len() > PLAIN_LIMIT {
@@ -37,4 +43,15 @@ pub(crate) fn printable(text: &str, limit: usize) -> String {
         out.push('…');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_in_three_ways() {
+        let found: Vec<_> = lines("a\nb\r\nc\rd\r\r\n\ne").collect();
+        assert_eq!(found, ["a", "b", "c", "d", "", "", "e"]);
+    }
 }

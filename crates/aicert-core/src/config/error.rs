@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use crate::text::lines;
+
+/// More problems than a person reads are not kept.
+pub(super) const PROBLEM_LIMIT: usize = 100;
+
 /// Where something is in the file: line and column from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -37,7 +42,7 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of the file.
+/// Everything that is wrong with a configuration, in the order of the file; of very many problems the first hundred.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<Problem>,
@@ -49,7 +54,7 @@ impl ConfigError {
         problems.sort_by_key(|problem| problem.place);
         for problem in &mut problems {
             let index = (problem.place.line as usize).saturating_sub(1);
-            problem.line = text.lines().nth(index).and_then(showable);
+            problem.line = lines(text).nth(index).and_then(showable);
         }
         Self { problems }
     }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use super::error::{Place, Problem};
+use super::error::{PROBLEM_LIMIT, Place, Problem};
 use super::node::{Entry, Kind, Node, Value};
 use super::secrets;
 use crate::secret::Secret;
@@ -26,9 +26,7 @@ impl<'a> Reader<'a> {
 
     /// Notes a problem and goes on, so that all are reported in one pass.
     pub(super) fn problem(&self, place: Place, message: impl Into<String>) {
-        self.problems
-            .borrow_mut()
-            .push(Problem::new(place, message, None));
+        self.note(Problem::new(place, message, None));
     }
 
     /// Notes a problem and what to do about it.
@@ -38,9 +36,14 @@ impl<'a> Reader<'a> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.problems
-            .borrow_mut()
-            .push(Problem::new(place, message, Some(help.into())));
+        self.note(Problem::new(place, message, Some(help.into())));
+    }
+
+    fn note(&self, problem: Problem) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.len() < PROBLEM_LIMIT {
+            problems.push(problem);
+        }
     }
 
     pub(super) fn into_problems(self) -> Vec<Problem> {

@@ -622,6 +622,21 @@ fn names_that_fool_a_reader_are_refused() {
     }
 }
 
+/// Each problem is shown with its line, which takes time to find.
+#[test]
+fn of_very_many_problems_the_first_hundred_are_shown() {
+    let many = "- \n".repeat(50_000);
+    let error = read(&format!("{GOOD}\nresources:\n{many}")).unwrap_err();
+    assert_eq!(error.problems().len(), 100);
+    assert!(error.to_string().len() < 100_000);
+}
+
+#[test]
+fn lines_are_shown_whatever_ends_them() {
+    let text = GOOD.replace('\n', "\r") + "\runknown: 1\r";
+    assert!(say(&text).contains("| unknown: 1\n"), "{}", say(&text));
+}
+
 #[test]
 fn nesting_without_end_is_refused() {
     for text in [

@@ -38,6 +38,14 @@ fn a_problem_is_shown_where_it_is() {
 }
 
 #[test]
+fn a_line_is_shown_whatever_ends_it() {
+    for end in ["\n", "\r\n", "\r"] {
+        let said = error(&format!("simulated: false{end}firmwares: any{end}")).render("my.yaml");
+        assert!(said.contains("\n2 | firmwares: any\n"), "{said}");
+    }
+}
+
+#[test]
 fn all_problems_are_reported_in_order() {
     let error = error(
         "max_age: 30\nplatform: [azure]\ninputs: [{hash: abc}, {}, {nam: x}]\npackages: {pinned: {a b: 1}}\n",

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aicert_core::text::lines;
+
 /// More problems are not noted: whoever has mended so many reads the file again.
 pub(super) const PROBLEM_LIMIT: usize = 100;
 
@@ -92,7 +94,7 @@ impl PolicyError {
         problems.sort_by_key(|problem| problem.place);
         for problem in &mut problems {
             let index = (problem.place.line as usize).saturating_sub(1);
-            problem.source = text.lines().nth(index).and_then(showable);
+            problem.source = lines(text).nth(index).and_then(showable);
         }
         Self { problems }
     }
