@@ -42,6 +42,8 @@ fuzz_target!(|bytes: &[u8]| {
         judge(honest, chain::verify(&complete, anchors, *at), &complete);
     }
     match pool.assemble(anchors, *at) {
+        // The same is not judged twice: most of the time goes into signatures.
+        Ok(assembled) if assembled.iter().eq(&given) => {}
         Ok(assembled) => judge(honest, chain::verify(&assembled, anchors, *at), &assembled),
         Err(faults) => assert!(faults.iter().all(|fault| !fault.to_string().is_empty())),
     }

@@ -153,7 +153,9 @@ impl<'a> Section<'a> {
             );
             return None;
         };
-        for entry in entries.iter().filter(|entry| !keys.contains(&entry.key.as_str())) {
+        let unknown = entries.iter().filter(|entry| !keys.contains(&entry.key.as_str()));
+        // Of more, no problem is kept.
+        for entry in unknown.take(PROBLEM_LIMIT) {
             let shown: String = entry.key.escape_debug().take(60).collect();
             problems.note(
                 entry.place,
