@@ -51,11 +51,18 @@ pub fn utf16(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// `UEFI_VARIABLE_DATA` of a variable of the specification's own.
+/// `UEFI_VARIABLE_DATA` of a variable of the specification's own: of `EFI_IMAGE_SECURITY_DATABASE_GUID` for lists of keys
+/// and hashes, of `EFI_GLOBAL_VARIABLE` for all others.
 pub fn variable(name: &str, content: &[u8]) -> Vec<u8> {
-    let mut data = vec![
-        0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c,
-    ];
+    let mut data = if matches!(name, "db" | "dbx" | "dbt" | "dbr") {
+        vec![
+            0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f,
+        ]
+    } else {
+        vec![
+            0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c,
+        ]
+    };
     data.extend((name.len() as u64).to_le_bytes());
     data.extend((content.len() as u64).to_le_bytes());
     data.extend(name.encode_utf16().flat_map(u16::to_le_bytes));

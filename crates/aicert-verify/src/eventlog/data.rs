@@ -12,6 +12,7 @@ use super::device_path::DevicePath;
 use super::read::Guid;
 use super::signature::Signature;
 use super::tagged::Tag;
+use crate::reference::Hex;
 
 /// The data of an event, understood as far as it can be. In JSON an object whose `kind` says which.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -245,7 +246,7 @@ pub enum VariableValue {
     /// Anything else.
     Bytes {
         /// In hexadecimal.
-        data: String,
+        data: Hex,
     },
 }
 
@@ -375,7 +376,7 @@ impl VariableValue {
                 format!("is {}: {}", shown(description), shown(&device_path.text))
             }
             Self::Text { text } => format!("is {}", shown(text)),
-            Self::Bytes { data } => format!("is {} bytes", data.len() / 2),
+            Self::Bytes { data } => format!("is {} bytes", data.0.len()),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::device_path::DevicePath;
 use super::event_type::EventType;
 use super::read::{Fields, Guid, Reason, likely_text, utf16};
 use super::signature::Signature;
+use crate::reference::Hex;
 
 /// `UEFI_VARIABLE_DATA` (PFP 1.06, section 10.2.6).
 pub(super) struct Envelope<'a> {
@@ -58,7 +59,7 @@ fn bytes(data: &[u8]) -> VariableValue {
         VariableValue::Empty {}
     } else {
         VariableValue::Bytes {
-            data: hex::encode(data),
+            data: Hex(data.to_vec()),
         }
     }
 }
@@ -167,9 +168,7 @@ mod tests {
         assert_eq!(decoded("SecureBoot", &[]), VariableValue::Empty {});
         assert_eq!(
             decoded("SecureBoot", &[2]),
-            VariableValue::Bytes {
-                data: "02".to_owned()
-            }
+            VariableValue::Bytes { data: Hex(vec![2]) }
         );
         assert_eq!(
             decoded("BootOrder", &[2, 0, 1, 0]),
