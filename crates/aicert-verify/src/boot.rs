@@ -9,10 +9,14 @@
 //! * PCRs 8, 12 and 13 must be untouched: a boot loader, a command line from outside the image, extensions;
 //! * PCR 10 is the kernel's, and not in the log: it is zero, or holds IMA's hash of PCRs 0 to 9, which says nothing new;
 //! * PCRs 0, 1, 2, 3 and 6 are the firmware's: it is recognised from the reference values, or is not, as [`BootFacts`]
-//!   says; whether that suffices is for the policy to say. PCR 7 holds the state of Secure Boot.
+//!   says; whether that suffices is for the policy to say. PCR 7 holds the state of Secure Boot;
+//! * PCR 2 is where firmware measures drivers, its own and those that whoever configures the machine has it load
+//!   (`Driver####`, a boot entry that leads to a driver): these run before the image and can change it in memory. So in PCR 2
+//!   there is nothing but the separator, unless the firmware is recognised, of whose values PCR 2 is one.
 
 mod fault;
 mod firmware;
+mod foreign;
 mod image;
 mod replay;
 
@@ -181,12 +185,9 @@ pub(crate) fn examine(
     };
     let mut failures: Vec<Failure> = log.inspect(bank).into_iter().map(Failure::from).collect();
     failures.extend(replay::inspect(&log, bank, pcrs).into_iter().map(Failure::from));
-    failures.extend(
-        image::foreign_events(&log, bank, references)
-            .into_iter()
-            .map(Failure::from),
-    );
     let firmware = firmware::recognise(bank, pcrs, references);
+    let foreign = foreign::inspect(&log, bank, &firmware, references);
+    failures.extend(foreign.into_iter().map(Failure::from));
     match image::recognise(&log, bank, references) {
         Ok(image) => {
             let facts = BootFacts {

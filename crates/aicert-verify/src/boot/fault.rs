@@ -95,6 +95,11 @@ faults! {
             /// What it could be.
             reason: String,
         } => Builder, "PCR {pcr}, event {number}: {event} was measured as {found}, {reason}", "boot the released image as it is, and nothing beside it";
+        /// More was measured where nothing may be.
+        More {
+            /// How many events.
+            found: usize,
+        } => Builder, "{found} more events were measured where nothing may be", "boot the released image as it is, and nothing beside it";
         /// The kernel was given a command line from outside the image.
         CommandLine {
             /// The event's number in the log.

@@ -6,11 +6,16 @@ use super::{Firmware, SecureBoot};
 use crate::eventlog::EventLog;
 use crate::reference::ReferenceValues;
 
+/// What drivers are measured into is among the values that firmware is recognised by, or it would be with any.
+const RECOGNISED_BY: [u8; 3] = [0, 2, 3];
+
 /// The firmware all of whose values are those of the PCRs; the first, if several are.
 pub(super) fn recognise(bank: PcrBank, pcrs: &PcrValues, references: &ReferenceValues) -> Firmware {
     let known = references.firmware.iter().find(|firmware| {
         firmware.pcrs.get(&bank).is_some_and(|values| {
-            !values.0.is_empty() && values.0.iter().all(|(pcr, value)| pcrs.0.get(pcr) == Some(value))
+            let has = |pcr: &u8| values.0.keys().any(|index| index.as_u8() == *pcr);
+            RECOGNISED_BY.iter().all(has)
+                && values.0.iter().all(|(pcr, value)| pcrs.0.get(pcr) == Some(value))
         })
     });
     known.map_or(Firmware::Unrecognised, |firmware| {
@@ -21,29 +26,30 @@ pub(super) fn recognise(bank: PcrBank, pcrs: &PcrValues, references: &ReferenceV
 /// What the variable `SecureBoot` was when firmware measured it into PCR 7 (TCG PC Client Platform Firmware Profile 1.06,
 /// section 3.3.4.8).
 ///
-/// It is found by the bytes that were hashed, whatever type the log gives them; something that is there twice says nothing.
+/// It is found by digests alone, whatever the log says beside them. What is there twice, or behind the separator with which
+/// firmware leaves PCR 7 to everybody, says nothing.
 pub(super) fn secure_boot(log: &EventLog<'_>, bank: PcrBank) -> SecureBoot {
-    let (on, off, absent) = (variable(&[1]), variable(&[0]), variable(&[]));
-    let mut found = None;
-    for event in log
+    let states = [
+        (&[1][..], SecureBoot::On),
+        (&[0], SecureBoot::Off),
+        (&[], SecureBoot::Off),
+    ];
+    let states = states.map(|(content, state)| (bank.hash(&[&variable(content)]), state));
+    let separators = [[0; 4], [0xff; 4]].map(|value| bank.hash(&[&value]));
+    let (mut found, mut is_closed) = (None, false);
+    let measured = log
         .events()
         .iter()
-        .filter(|event| event.pcr == 7 && event.extends())
-    {
-        let state = if event.raw == on {
-            SecureBoot::On
-        } else if event.raw == off || event.raw == absent {
-            SecureBoot::Off
-        } else {
+        .filter(|event| event.pcr == 7 && event.extends());
+    for digest in measured.filter_map(|event| event.digest(bank)) {
+        is_closed |= separators.iter().any(|separator| separator == digest);
+        let Some((_, state)) = states.iter().find(|(known, _)| known == digest) else {
             continue;
         };
-        let is_what_was_measured = event
-            .digest(bank)
-            .is_some_and(|digest| digest == bank.hash(&[event.raw]));
-        if found.is_some() || !is_what_was_measured {
+        if is_closed || found.is_some() {
             return SecureBoot::Unknown;
         }
-        found = Some(state);
+        found = Some(*state);
     }
     found.unwrap_or(SecureBoot::Unknown)
 }

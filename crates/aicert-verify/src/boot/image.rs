@@ -9,7 +9,7 @@ use crate::eventlog::{Event, EventLog, EventType};
 use crate::reference::{ExpectedEvent, IMAGE_PCRS, ImageReference, ReferenceValues};
 
 /// More differences than these are counted, not described.
-const DESCRIBED: usize = 16;
+pub(super) const DESCRIBED: usize = 16;
 
 /// What firmware says that it does while it starts images (TCG PC Client Platform Firmware Profile 1.06, section 10.4.4).
 /// These say what happened; nothing can be run by extending them.
@@ -21,134 +21,171 @@ const ACTIONS: [(u32, &str); 5] = [
     (5, "Exit Boot Services Returned with Failure"),
 ];
 
-/// PCRs that an image which firmware starts by itself leaves alone, and who measures there.
-const UNTOUCHED: [(u32, &str); 4] = [
-    (
-        8,
-        "which is a boot loader's: none may stand between firmware and image",
-    ),
-    (
-        10,
-        "which is the kernel's, and not for what runs before it",
-    ),
-    (
-        12,
-        "which is from outside the image: a command line, credentials or add-ons",
-    ),
-    (13, "which is a system extension from outside the image"),
-];
-
 /// The image of the reference values all of whose events were measured, and no others.
 pub(super) fn recognise<'r>(
     log: &EventLog<'_>,
     bank: PcrBank,
     references: &'r ReferenceValues,
 ) -> Result<&'r ImageReference, Vec<BootFault>> {
-    let mut nearest: Option<(&ImageReference, Vec<BootFault>)> = None;
+    let measured = [false, true].map(|has_table| Measured::new(log, bank, has_table));
+    let measured = |image: &ImageReference| {
+        let has_table = image.events.iter().any(|event| event.pcr.as_u8() == 5);
+        &measured[usize::from(has_table)]
+    };
+    let mut nearest: Option<(&ImageReference, usize)> = None;
     for image in &references.images {
-        let differences = compare(log, bank, image);
-        if differences.is_empty() {
+        let differences = measured(image).differences(image);
+        if differences == 0 {
             return Ok(image);
         }
-        if nearest
-            .as_ref()
-            .is_none_or(|(_, fewest)| differences.len() < fewest.len())
-        {
+        if nearest.is_none_or(|(_, fewest)| differences < fewest) {
             nearest = Some((image, differences));
         }
     }
-    let Some((image, mut differences)) = nearest else {
+    let Some((image, differences)) = nearest else {
         return Err(vec![BootFault::NoReferenceValues {}]);
     };
     let mut faults = vec![BootFault::UnknownImage {
         nearest: image.name.clone(),
-        differences: differences.len(),
+        differences,
     }];
-    differences.truncate(DESCRIBED);
-    faults.extend(differences);
+    faults.extend(measured(image).describe(image));
     Err(faults)
 }
 
-fn compare(log: &EventLog<'_>, bank: PcrBank, image: &ImageReference) -> Vec<BootFault> {
-    IMAGE_PCRS
-        .into_iter()
-        .flat_map(|pcr| compare_pcr(log, bank, image, pcr))
-        .collect()
+/// The events of a log in the PCRs that an image determines, without those that firmware leaves whatever it boots.
+struct Measured<'l> {
+    bank: PcrBank,
+    /// For each of [`IMAGE_PCRS`] its events, in their order, and their digests.
+    pcrs: [(Vec<&'l Event<'l>>, BTreeSet<&'l [u8]>); IMAGE_PCRS.len()],
 }
 
-fn compare_pcr(log: &EventLog<'_>, bank: PcrBank, image: &ImageReference, pcr: u8) -> Vec<BootFault> {
-    let has_table = image.events.iter().any(|event| event.pcr.as_u8() == 5);
-    let measured: Vec<_> = log
-        .events()
-        .iter()
-        .filter(|event| {
-            event.extends() && event.pcr == u32::from(pcr) && !is_firmwares(event, bank, has_table)
-        })
-        .collect();
-    let digests: BTreeSet<_> = measured.iter().filter_map(|event| event.digest(bank)).collect();
-    let is_measured = |event: &ExpectedEvent| {
-        event
-            .digests
-            .in_bank(bank)
-            .is_some_and(|digest| digests.contains(digest))
-    };
-    let expected: Vec<_> = image
-        .events
-        .iter()
-        .filter(|event| event.pcr.as_u8() == pcr && (!event.optional || is_measured(event)))
-        .collect();
-    let same = |(expected, measured): &(&&ExpectedEvent, &&Event<'_>)| {
-        measured
-            .digest(bank)
-            .is_some_and(|digest| expected.digests.in_bank(bank) == Some(digest))
-    };
-    let head = expected.iter().zip(&measured).take_while(same).count();
-    let left = expected.len().min(measured.len()) - head;
-    let tail = expected
-        .iter()
-        .rev()
-        .zip(measured.iter().rev())
-        .take(left)
-        .take_while(same)
-        .count();
+/// What an image and a log have in common in one PCR: so many events from the first on, and so many up to the last.
+struct Common<'i> {
+    expected: Vec<&'i ExpectedEvent>,
+    head: usize,
+    tail: usize,
+}
 
-    let mut faults = Vec::new();
-    let matched = expected[..head].iter().zip(&measured[..head]);
-    let matched = matched.chain(
-        expected[expected.len() - tail..]
+impl<'l> Measured<'l> {
+    fn new(log: &'l EventLog<'l>, bank: PcrBank, has_table: bool) -> Self {
+        let pcrs = IMAGE_PCRS.map(|pcr| {
+            let events: Vec<_> = log
+                .events()
+                .iter()
+                .filter(|event| {
+                    event.extends() && event.pcr == u32::from(pcr) && !is_firmwares(event, bank, has_table)
+                })
+                .collect();
+            let digests = events.iter().filter_map(|event| event.digest(bank)).collect();
+            (events, digests)
+        });
+        Self { bank, pcrs }
+    }
+
+    fn is(&self, expected: &ExpectedEvent, measured: &Event<'_>) -> bool {
+        measured
+            .digest(self.bank)
+            .is_some_and(|digest| expected.digests.in_bank(self.bank) == Some(digest))
+    }
+
+    /// Takes as long as the image has events, however many the log has.
+    fn common<'i>(&self, image: &'i ImageReference, index: usize) -> Common<'i> {
+        let (measured, digests) = &self.pcrs[index];
+        let is_measured = |event: &ExpectedEvent| {
+            event
+                .digests
+                .in_bank(self.bank)
+                .is_some_and(|digest| digests.contains(digest))
+        };
+        let expected: Vec<_> = image
+            .events
             .iter()
-            .zip(&measured[measured.len() - tail..]),
-    );
-    for (expected, measured) in matched {
-        let found = measured.event_type.to_string();
-        if found != expected.event_type {
-            faults.push(BootFault::Relabelled {
+            .filter(|event| event.pcr.as_u8() == IMAGE_PCRS[index] && (!event.optional || is_measured(event)))
+            .collect();
+        let same = |(expected, measured): &(&&ExpectedEvent, &&Event<'_>)| self.is(expected, measured);
+        let head = expected.iter().zip(measured).take_while(same).count();
+        let left = expected.len().min(measured.len()) - head;
+        let tail = expected
+            .iter()
+            .rev()
+            .zip(measured.iter().rev())
+            .take(left)
+            .take_while(same)
+            .count();
+        Common { expected, head, tail }
+    }
+
+    /// In how many events an image differs.
+    fn differences(&self, image: &ImageReference) -> usize {
+        let of_pcr = |index: usize| {
+            let common = self.common(image, index);
+            let measured = &self.pcrs[index].0;
+            let left = common.expected.len().max(measured.len()) - common.head - common.tail;
+            left + common.relabelled(measured).count()
+        };
+        (0..IMAGE_PCRS.len()).map(of_pcr).sum()
+    }
+
+    /// The first of these differences in each PCR, in words.
+    fn describe(&self, image: &ImageReference) -> Vec<BootFault> {
+        (0..IMAGE_PCRS.len())
+            .flat_map(|index| self.describe_pcr(image, index))
+            .take(DESCRIBED)
+            .collect()
+    }
+
+    fn describe_pcr(&self, image: &ImageReference, index: usize) -> Vec<BootFault> {
+        let (pcr, bank, measured) = (IMAGE_PCRS[index], self.bank, &self.pcrs[index].0);
+        let common = self.common(image, index);
+        let mut faults: Vec<_> = common
+            .relabelled(measured)
+            .map(|(expected, measured)| BootFault::Relabelled {
                 pcr,
                 number: measured.number,
                 what: expected.what.clone(),
                 expected: expected.event_type.clone(),
-                found,
+                found: measured.event_type.to_string(),
+            })
+            .collect();
+        let expected = &common.expected[common.head..common.expected.len() - common.tail];
+        let measured = &measured[common.head..measured.len() - common.tail];
+        for (expected, measured) in expected.iter().zip(measured) {
+            faults.push(changed(image, bank, expected, measured));
+        }
+        for expected in expected.iter().skip(measured.len()) {
+            faults.push(BootFault::Missing {
+                pcr,
+                what: expected.what.clone(),
+                image: image.name.clone(),
+                expected: text(expected.digests.in_bank(bank)),
             });
         }
+        for measured in measured.iter().skip(expected.len()).take(DESCRIBED) {
+            let reason = format!("which is not a part of {:?}", image.name);
+            faults.push(unexpected(pcr, bank, measured, reason));
+        }
+        faults
     }
-    let expected = &expected[head..expected.len() - tail];
-    let measured = &measured[head..measured.len() - tail];
-    for (expected, measured) in expected.iter().zip(measured) {
-        faults.push(changed(image, bank, expected, measured));
+}
+
+impl<'i> Common<'i> {
+    /// Events that are there, and have another type than they should.
+    fn relabelled<'m>(
+        &self,
+        measured: &'m [&'m Event<'m>],
+    ) -> impl Iterator<Item = (&'i ExpectedEvent, &'m Event<'m>)> {
+        let head = self.expected.iter().zip(measured).take(self.head);
+        let tail = self
+            .expected
+            .iter()
+            .rev()
+            .zip(measured.iter().rev())
+            .take(self.tail);
+        head.chain(tail)
+            .map(|(expected, measured)| (*expected, *measured))
+            .filter(|(expected, measured)| measured.event_type.to_string() != expected.event_type)
     }
-    for expected in expected.iter().skip(measured.len()) {
-        faults.push(BootFault::Missing {
-            pcr,
-            what: expected.what.clone(),
-            image: image.name.clone(),
-            expected: text(expected.digests.in_bank(bank)),
-        });
-    }
-    for measured in measured.iter().skip(expected.len()) {
-        let reason = format!("which is not a part of {:?}", image.name);
-        faults.push(unexpected(pcr, bank, measured, reason));
-    }
-    faults
 }
 
 fn changed(
@@ -177,7 +214,7 @@ fn changed(
     }
 }
 
-fn unexpected(pcr: u8, bank: PcrBank, event: &Event<'_>, reason: String) -> BootFault {
+pub(super) fn unexpected(pcr: u8, bank: PcrBank, event: &Event<'_>, reason: String) -> BootFault {
     BootFault::Unexpected {
         pcr,
         number: event.number,
@@ -211,65 +248,4 @@ fn is_firmwares(event: &Event<'_>, bank: PcrBank, has_table: bool) -> bool {
         EventType::EFI_VARIABLE_BOOT | EventType::EFI_VARIABLE_BOOT2 => event.pcr == 5 && is_hashed(),
         _ => false,
     }
-}
-
-/// Events in PCRs that nothing may measure into, and in PCR 7 what is not about Secure Boot.
-pub(super) fn foreign_events(
-    log: &EventLog<'_>,
-    bank: PcrBank,
-    references: &ReferenceValues,
-) -> Vec<BootFault> {
-    let mut faults = Vec::new();
-    for event in log.events().iter().filter(|event| event.extends()) {
-        let Ok(pcr) = u8::try_from(event.pcr) else {
-            continue;
-        };
-        if let Some(found) = command_line(event, bank) {
-            let released: Vec<_> = references
-                .images
-                .iter()
-                .filter_map(|image| image.command_line.as_deref())
-                .collect();
-            let known: BTreeSet<_> = released.iter().flat_map(|line| line.split_whitespace()).collect();
-            let added: Vec<_> = found
-                .split_whitespace()
-                .filter(|word| !known.contains(word))
-                .collect();
-            faults.push(BootFault::CommandLine {
-                number: event.number,
-                added: added.join(" "),
-                expected: released.join(" | "),
-                found,
-            });
-        } else if let Some((_, reason)) = UNTOUCHED.iter().find(|(untouched, _)| *untouched == event.pcr) {
-            faults.push(unexpected(pcr, bank, event, (*reason).into()));
-        } else if pcr == 7
-            && !matches!(
-                event.event_type,
-                EventType::SEPARATOR
-                    | EventType::EFI_VARIABLE_DRIVER_CONFIG
-                    | EventType::EFI_VARIABLE_AUTHORITY
-            )
-        {
-            let reason = "where firmware measures the state of Secure Boot and nothing else".into();
-            faults.push(unexpected(pcr, bank, event, reason));
-        }
-    }
-    faults
-}
-
-/// The command line that systemd-stub was given from outside its image, where the log says it: UTF-16 with a final NUL,
-/// which is what it hashes.
-fn command_line(event: &Event<'_>, bank: PcrBank) -> Option<String> {
-    let is_hashed = event
-        .digest(bank)
-        .is_some_and(|digest| digest == bank.hash(&[event.raw]));
-    if event.pcr != 12 || event.event_type != EventType::IPL || !is_hashed {
-        return None;
-    }
-    let (units, rest) = event.raw.as_chunks::<2>();
-    let [units @ .., [0, 0]] = units else { return None };
-    let text = char::decode_utf16(units.iter().map(|unit| u16::from_le_bytes(*unit)));
-    let text: String = text.collect::<Result<_, _>>().ok()?;
-    rest.is_empty().then_some(text)
 }

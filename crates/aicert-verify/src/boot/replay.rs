@@ -6,7 +6,7 @@ use super::{BOOT_PCRS, BootFault, describe};
 use crate::eventlog::{Event, EventLog};
 
 /// For more events in one PCR, the search for what was added or moved is not made: it takes the square of their number.
-const SEARCH_LIMIT: usize = 128;
+const SEARCH_LIMIT: usize = 64;
 
 /// Where the kernel's Integrity Measurement Architecture measures.
 const IMA: u8 = 10;
@@ -84,14 +84,13 @@ fn hint(log: &EventLog<'_>, bank: PcrBank, pcr: PcrIndex, found: &[u8]) -> Strin
     if let (0, Some(last)) = (pcr.as_u8(), start.last_mut()) {
         *last = log.startup_locality().unwrap_or(0);
     }
-    let replay = |events: &mut dyn Iterator<Item = &Event<'_>>| {
-        events.fold(start.clone(), |value, event| {
-            event
-                .digest(bank)
-                .map_or(value.clone(), |digest| bank.extend(&value, digest))
-        })
+    let extend = |value: Vec<u8>, event: &Event<'_>| match event.digest(bank) {
+        Some(digest) => bank.extend(&value, digest),
+        None => value,
     };
-    let mut value = start.clone();
+    // What the PCR holds before each event.
+    let mut before = Vec::with_capacity(events.len());
+    let mut value = start;
     for (index, event) in events.iter().enumerate() {
         if value == found {
             let (more, first) = (events.len() - index, event.number);
@@ -99,9 +98,8 @@ fn hint(log: &EventLog<'_>, bank: PcrBank, pcr: PcrIndex, found: &[u8]) -> Strin
                 ": the quote agrees with the log up to event {first}; {more} event(s) of this PCR from there on were not extended"
             );
         }
-        value = event
-            .digest(bank)
-            .map_or(value.clone(), |digest| bank.extend(&value, digest));
+        before.push(value.clone());
+        value = extend(value, event);
     }
     if events.is_empty() {
         return ": the log has no event for this PCR".into();
@@ -109,27 +107,22 @@ fn hint(log: &EventLog<'_>, bank: PcrBank, pcr: PcrIndex, found: &[u8]) -> Strin
     if events.len() > SEARCH_LIMIT {
         return String::new();
     }
-    for left_out in 0..events.len() {
-        let mut others = events
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| *index != left_out)
-            .map(|(_, event)| *event);
-        if replay(&mut others) == found {
-            let event = events[left_out];
+    for (index, (event, value)) in events.iter().zip(&before).enumerate() {
+        let others = events.iter().skip(index + 1);
+        if others.fold(value.clone(), |value, event| extend(value, event)) == found {
             return format!(
                 ": without event {} ({}) they would agree, so that it was added or doubled",
                 event.number,
                 describe(event)
             );
         }
-        if left_out + 1 < events.len() {
-            let mut swapped = events.clone();
-            swapped.swap(left_out, left_out + 1);
-            if replay(&mut swapped.iter().copied()) == found {
-                let (one, other) = (events[left_out].number, events[left_out + 1].number);
-                return format!(": events {one} and {other} were swapped");
-            }
+        let Some(next) = events.get(index + 1) else {
+            continue;
+        };
+        let others = events.iter().skip(index + 2);
+        let swapped = extend(extend(value.clone(), next), event);
+        if others.fold(swapped, |value, event| extend(value, event)) == found {
+            return format!(": events {} and {} were swapped", event.number, next.number);
         }
     }
     ": an event was taken out or altered, or something was extended that the log does not say".into()

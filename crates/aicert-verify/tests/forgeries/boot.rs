@@ -7,9 +7,10 @@ use aicert_verify::Cause;
 use aicert_verify::boot::{BootFault, Firmware, SecureBoot};
 use aicert_verify::eventlog::{EventLogError, EventLogFault, EventType};
 use aicert_verify::log::LogFault;
-use aicert_verify::reference::ReferenceValues;
+use aicert_verify::policy::Policy;
+use aicert_verify::reference::{Digests, ReferenceValues};
 
-use crate::machine::{self, *};
+use crate::machine::*;
 use crate::support::*;
 
 fn refuse(recipe: &Recipe) -> aicert_verify::Rejection {
@@ -348,7 +349,7 @@ fn extensions_add_ons_and_boot_loaders_are_refused() {
 #[test]
 fn pcrs_that_are_not_zero_and_that_no_event_explains_are_refused() {
     for pcr in [8, 10, 12, 13] {
-        let mut recipe = machine::recipe(&honest_boot());
+        let mut recipe = recipe(&honest_boot());
         recipe
             .boot_pcrs
             .0
@@ -380,7 +381,7 @@ fn boot_aggregate(pcrs: &PcrValues, with_signature: bool) -> Vec<u8> {
 fn the_kernels_hash_of_the_other_pcrs_says_nothing_new_and_any_other_value_is_refused() {
     let pcr10 = PcrIndex::new(10).unwrap();
     for with_signature in [false, true] {
-        let mut recipe = machine::recipe(&honest_boot());
+        let mut recipe = recipe(&honest_boot());
         let value = boot_aggregate(&recipe.boot_pcrs, with_signature);
         recipe.boot_pcrs.0.insert(pcr10, value.clone());
         check_with(&recipe.build(), &machine_options()).unwrap();
@@ -465,7 +466,7 @@ fn boot_measurements_in_the_pcrs_of_the_job_are_refused() {
 #[test]
 fn another_boot_log_than_the_job_recorded_is_refused() {
     let boot = honest_boot();
-    let mut recipe = machine::recipe(&boot);
+    let mut recipe = recipe(&boot);
     let EventContent::JobOpened(opened) = &mut recipe.contents[0] else {
         panic!()
     };
@@ -572,4 +573,102 @@ fn reference_values_that_would_recognise_too_much_are_refused() {
     }
     assert!(ReferenceValues::from_slice(text.replace("\"images\"", "\"image\"").as_bytes()).is_err());
     assert!(ReferenceValues::from_slice(text.replace("/v1\"", "/v2\"").as_bytes()).is_err());
+}
+
+#[test]
+fn that_secure_boot_was_on_cannot_be_measured_afterwards() {
+    let on = event(
+        7,
+        EventType::EFI_VARIABLE_AUTHORITY,
+        &variable("SecureBoot", &[1]),
+    );
+    // What firmware measured is shown with a byte more, which is not hashed: as shim's events are.
+    let mut boot = honest_boot();
+    let place = position(&boot, |event| event.data == variable("SecureBoot", &[0]));
+    boot.events[place].data.push(0);
+    let verified = check_with(&recipe(&boot).build(), &machine_options()).unwrap();
+    assert_eq!(verified.boot().secure_boot(), SecureBoot::Off);
+    boot.events.push(on.clone());
+    let verified = check_with(&recipe(&boot).build(), &machine_options()).unwrap();
+    assert_eq!(verified.boot().secure_boot(), SecureBoot::Unknown);
+    // Firmware that measures nothing of the kind leaves it to nobody else.
+    boot.events.remove(place);
+    let verified = check_with(&recipe(&boot).build(), &machine_options()).unwrap();
+    assert_eq!(verified.boot().secure_boot(), SecureBoot::Unknown);
+}
+
+/// Firmware measures a driver into PCR 2, whether `Driver####` or a boot entry leads to it; it runs before the image, and
+/// the image is then measured as ever.
+#[test]
+fn a_driver_that_runs_before_the_released_image_is_refused() {
+    let launch = |boot: &Boot| position(boot, is_launch);
+    let closed = |boot: &Boot| {
+        position(boot, |event| {
+            event.pcr == 2 && event.event_type == EventType::SEPARATOR
+        })
+    };
+    let any = machine_options().with_policy(Policy::for_own_root().accepting_any_firmware());
+    for place in [launch(&honest_boot()), closed(&honest_boot())] {
+        for event_type in [
+            EventType::EFI_BOOT_SERVICES_DRIVER,
+            EventType::EFI_PLATFORM_FIRMWARE_BLOB,
+        ] {
+            let mut boot = honest_boot();
+            let path = application("\\evil.efi", b"").data;
+            boot.events
+                .insert(place, described(2, event_type, &path, b"evil"));
+            let proof = recipe(&boot).build();
+            refused!(
+                check_with(&proof, &any),
+                Cause::Boot(BootFault::Unexpected { pcr: 2, .. }),
+                "it ran before the image"
+            );
+            // Whoever knows that firmware knows its drivers.
+            let mut known = any.clone();
+            let of_firmware = boot.pcrs(PcrBank::Sha256).0.into_iter();
+            let of_firmware = of_firmware.filter(|(pcr, _)| pcr.as_u8() < 4).collect();
+            known.reference_values.firmware[0]
+                .pcrs
+                .insert(PcrBank::Sha256, PcrValues(of_firmware));
+            check_with(&proof, &known).unwrap();
+            // But nobody does who does not know PCR 2.
+            let values = known.reference_values.firmware[0].pcrs.get_mut(&PcrBank::Sha256);
+            values.unwrap().0.remove(&PcrIndex::new(2).unwrap());
+            check_with(&proof, &known).unwrap_err();
+        }
+    }
+}
+
+#[test]
+fn many_events_and_many_images_are_judged_in_little_time_and_few_words() {
+    let mut references = released();
+    for number in 0..200u8 {
+        let mut image = references.images[0].clone();
+        image.name = format!("image {number}");
+        image.command_line = Some(format!("{COMMAND_LINE} {number} {}", "x".repeat(200)));
+        image.events[0].digests = Digests::of(&[number]);
+        references.images.push(image);
+    }
+    for filler in [
+        event(12, EventType::IPL, &utf16("a b c")),
+        application("\\evil.efi", b"evil"),
+    ] {
+        let mut boot = honest_boot();
+        boot.events.extend(std::iter::repeat_n(filler, 16_000));
+        let start = std::time::Instant::now();
+        let rejection = aicert_verify::boot::explain(
+            PcrBank::Sha256,
+            &boot.pcrs(PcrBank::Sha256),
+            &boot.log(),
+            &references,
+        );
+        let text = rejection.unwrap_err().to_string();
+        assert!(
+            text.contains("16000") || text.contains("15984 more events"),
+            "{text}"
+        );
+        assert!(text.len() < 1 << 20, "{} bytes", text.len());
+        // A tenth of that on a machine that does nothing else; with a comparison of everything it was a minute.
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+    }
 }
