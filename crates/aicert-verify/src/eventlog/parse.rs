@@ -9,9 +9,6 @@ use super::{EVENT_LIMIT, Event, EventData, EventLog, EventLogError, EventType, F
 /// The most algorithms that a header may list; no TPM has half as many banks.
 const ALGORITHM_LIMIT: usize = 16;
 
-/// The length of what precedes an event's digest or digests: PCR and type.
-const PREFIX: usize = 8;
-
 /// The header of a log (`TCG_EfiSpecIDEvent`, PFP 1.06, section 10.4.5.1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -64,6 +61,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<EventLog<'_>, EventLogError> {
         position: 0,
         number: 0,
         start: 0,
+        filler: bytes
+            .iter()
+            .rposition(|byte| Some(byte) != bytes.last())
+            .map_or(0, |last| last + 1),
     };
     // The first event always has the old format, so that old readers can tell that they cannot read on.
     let first = cursor.old_event()?;
@@ -116,6 +117,8 @@ struct Cursor<'a> {
     /// Of the event that is being read, and where it begins.
     number: usize,
     start: usize,
+    /// From where on all bytes are as the last one. Found once: a log of zeros would be looked through at every event.
+    filler: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -198,10 +201,7 @@ impl<'a> Cursor<'a> {
     fn padding(&self) -> Option<Padding> {
         let rest = self.bytes.get(self.position..)?;
         let byte = *rest.first().filter(|byte| matches!(byte, 0 | 0xff))?;
-        // Cheap for logs without: the PCR and the type of a real event are not all zeros or ones.
-        let filled =
-            rest.iter().take(PREFIX).all(|other| *other == byte) && rest.iter().all(|other| *other == byte);
-        filled.then_some(Padding {
+        (self.position >= self.filler).then_some(Padding {
             offset: self.position,
             len: rest.len(),
             byte,

@@ -383,3 +383,13 @@ fn headers_that_make_no_sense_are_refused() {
     wrong[30] = 20;
     assert!(error(&wrong).contains("have 20 bytes, expected 32"));
 }
+
+/// Every event could begin the padding: it is looked for once.
+#[test]
+fn a_log_of_zeros_that_is_no_padding_is_refused_at_once() {
+    let mut log = vec![0; aicert_verify::eventlog::SIZE_LIMIT];
+    *log.last_mut().unwrap() = 1;
+    let start = std::time::Instant::now();
+    assert_eq!(EventLog::parse(&log).unwrap_err(), EventLogError::TooManyEvents);
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+}
