@@ -59,7 +59,7 @@ pub struct ImageReference {
     /// The version of systemd-stub in it, as its `.sdmagic` says, such as `252.39-1~deb12u1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stub: Option<String>,
-    /// The release of the kernel in it, as its `.uname` section says.
+    /// The release of the kernel in it, as the header of the kernel's own file says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
     /// The kernel command line in it.
