@@ -6,6 +6,7 @@ mod card;
 mod deliver;
 mod error;
 mod eventlog;
+mod evidence;
 mod export;
 mod files;
 mod formats;

@@ -11,13 +11,15 @@ use serde::Serialize;
 use crate::args::NitroVerifyArgs;
 use crate::card;
 use crate::error::{Exit, Failure};
+use crate::evidence;
 use crate::formats;
 use crate::output::Terminal;
 use crate::source;
-use crate::table::{Row, ranges, table};
-use crate::text::{Style, Text, one_line};
+use crate::table::{Row, ranges};
+use crate::text::Text;
 use crate::verify::trust_anchors;
 
+const SIMULATED: &str = "SIMULATED: only whoever gave the trust anchor vouches for this document.";
 const NOT_COMPARED: &str = "The nonce was not compared: pass --nonce. Until then this document may have been made for somebody else.";
 
 /// What a program learns of a document.
@@ -129,23 +131,9 @@ impl<'a> Facts<'a> {
 }
 
 fn text(document: &VerifiedDocument, at: Timestamp, file: &Path) -> Text {
-    let mut text = Text::new()
-        .add(Style::Good, "HOLDS")
-        .plain(&format!("  {}\n", one_line(&file.display().to_string())))
-        .append(table(&rows(document, at), None));
-    if document.is_simulated() {
-        text = text
-            .line_end()
-            .add(
-                Style::Caution,
-                "SIMULATED: only whoever gave the trust anchor vouches for this document.",
-            )
-            .line_end();
-    }
-    if !document.answers_nonce() {
-        text = text.line_end().add(Style::Caution, NOT_COMPARED).line_end();
-    }
-    text
+    let simulated = document.is_simulated().then_some(SIMULATED);
+    let not_compared = (!document.answers_nonce()).then_some(NOT_COMPARED);
+    evidence::holds(file, &rows(document, at), &[simulated, not_compared])
 }
 
 fn rows(document: &VerifiedDocument, at: Timestamp) -> Vec<Row> {
@@ -178,15 +166,11 @@ fn rows(document: &VerifiedDocument, at: Timestamp) -> Vec<Row> {
             },
         ));
     }
-    rows.push(Row::new("signed by", document.subjects().join(" ← ")));
-    rows.push(Row::new("root", document.root().to_string()));
-    rows.push(Row::new(
-        "verified",
-        format!(
-            "for {at}; certificates valid from {} until {}",
-            document.valid_from(),
-            document.valid_until()
-        ),
+    rows.extend(evidence::signers(
+        document.subjects(),
+        document.root(),
+        at,
+        [document.valid_from(), document.valid_until()],
     ));
     rows
 }

@@ -13,11 +13,12 @@ use crate::args::QuoteVerifyArgs;
 use crate::card;
 use crate::error::{Exit, Failure};
 use crate::eventlog::pcr_values;
+use crate::evidence as shown;
 use crate::formats;
 use crate::output::Terminal;
 use crate::source;
-use crate::table::{Row, ranges, table};
-use crate::text::{Style, Text};
+use crate::table::{Row, ranges};
+use crate::text::Text;
 use crate::verify::trust_anchors;
 
 /// Messages, signatures and public areas have at most a few kilobytes.
@@ -25,6 +26,7 @@ const LIMIT: u64 = 64 << 10;
 /// A file with many certificates in PEM is still smaller.
 const CHAIN_LIMIT: u64 = 1 << 20;
 
+const SIMULATED: &str = "SIMULATED: only whoever gave the trust anchor vouches for this TPM.";
 const NOT_COMPARED: &str =
     "The nonce was not compared: pass --nonce. Until then this quote may be of any age.";
 
@@ -195,26 +197,9 @@ impl<'a> Facts<'a> {
 }
 
 fn text(quote: &VerifiedQuote, at: Timestamp, message: &Path) -> Text {
-    let mut text = Text::new()
-        .add(Style::Good, "HOLDS")
-        .plain(&format!(
-            "  {}\n",
-            crate::text::one_line(&message.display().to_string())
-        ))
-        .append(table(&rows(quote, at), None));
-    if quote.is_simulated() {
-        text = text
-            .line_end()
-            .add(
-                Style::Caution,
-                "SIMULATED: only whoever gave the trust anchor vouches for this TPM.",
-            )
-            .line_end();
-    }
-    if !quote.answers_nonce() {
-        text = text.line_end().add(Style::Caution, NOT_COMPARED).line_end();
-    }
-    text
+    let simulated = quote.is_simulated().then_some(SIMULATED);
+    let not_compared = (!quote.answers_nonce()).then_some(NOT_COMPARED);
+    shown::holds(message, &rows(quote, at), &[simulated, not_compared])
 }
 
 fn rows(quote: &VerifiedQuote, at: Timestamp) -> Vec<Row> {
@@ -279,15 +264,11 @@ fn rows(quote: &VerifiedQuote, at: Timestamp) -> Vec<Row> {
             card::count(clock.restart_count, "restart"),
         ),
     ));
-    rows.push(Row::new("signed by", chain.subjects().join(" ← ")));
-    rows.push(Row::new("root", chain.root().to_string()));
-    rows.push(Row::new(
-        "verified",
-        format!(
-            "for {at}; certificates valid from {} until {}",
-            chain.valid_from(),
-            chain.valid_until()
-        ),
+    rows.extend(shown::signers(
+        chain.subjects(),
+        chain.root(),
+        at,
+        [chain.valid_from(), chain.valid_until()],
     ));
     rows
 }
