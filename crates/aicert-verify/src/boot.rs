@@ -10,9 +10,9 @@
 //! * PCR 10 is the kernel's, and not in the log: it is zero, or holds IMA's hash of PCRs 0 to 9, which says nothing new;
 //! * PCRs 0, 1, 2, 3 and 6 are the firmware's: it is recognised from the reference values, or is not, as [`BootFacts`]
 //!   says; whether that suffices is for the policy to say. PCR 7 holds the state of Secure Boot;
-//! * PCR 2 is where firmware measures drivers, its own and those that whoever configures the machine has it load
-//!   (`Driver####`, a boot entry that leads to a driver): these run before the image and can change it in memory. So in PCR 2
-//!   there is nothing but the separator, unless the firmware is recognised, of whose values PCR 2 is one.
+//! * PCR 2 is where firmware measures drivers, those of devices and those that whoever configures the machine has it load
+//!   (`Driver####`): these run before the image and can change it in memory. So in PCR 2 there is nothing but the separator,
+//!   unless the firmware is recognised, of whose values PCR 2 is one.
 
 mod fault;
 mod firmware;

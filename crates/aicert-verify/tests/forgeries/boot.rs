@@ -597,8 +597,8 @@ fn that_secure_boot_was_on_cannot_be_measured_afterwards() {
     assert_eq!(verified.boot().secure_boot(), SecureBoot::Unknown);
 }
 
-/// Firmware measures a driver into PCR 2, whether `Driver####` or a boot entry leads to it; it runs before the image, and
-/// the image is then measured as ever.
+/// A driver that `Driver####` names: EDK II measures it into PCR 2 before the separators, starts it, and then measures the
+/// image as ever. Other firmware might load one behind the separators.
 #[test]
 fn a_driver_that_runs_before_the_released_image_is_refused() {
     let launch = |boot: &Boot| position(boot, is_launch);
