@@ -14,8 +14,16 @@ pub fn is_deceptive(character: char) -> bool {
 
 /// The lines of a text, which end as YAML's do (YAML 1.2.2, section 5.4): with CR LF, LF or CR.
 pub fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split('\n')
-        .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let Some((line, behind)) = text.split_once(['\n', '\r']) else {
+            return Some(text);
+        };
+        let is_pair = text[line.len()..].starts_with("\r\n");
+        rest = Some(if is_pair { &behind[1..] } else { behind });
+        Some(line)
+    })
 }
 
 /// Says why a text is not one line that looks like what it is; nothing when it is one.
@@ -53,5 +61,9 @@ mod tests {
     fn lines_end_in_three_ways() {
         let found: Vec<_> = lines("a\nb\r\nc\rd\r\r\n\ne").collect();
         assert_eq!(found, ["a", "b", "c", "d", "", "", "e"]);
+        for end in ["\n", "\r\n", "\r"] {
+            assert!(lines(&format!("a{end}")).eq(["a", ""]));
+        }
+        assert!(lines("").eq([""]));
     }
 }
