@@ -261,14 +261,19 @@ impl ReferenceValues {
 }
 
 impl ImageReference {
-    fn check(&self) -> Result<(), String> {
-        check_name(&self.name)?;
+    /// The PCR that should say which image it is, and in which this entry requires no event.
+    pub(crate) fn undetermined(&self) -> Option<u8> {
         let required = |pcr| {
             self.events
                 .iter()
                 .any(|event| event.pcr.as_u8() == pcr && !event.optional)
         };
-        if let Some(pcr) = [4, 11].into_iter().find(|pcr| !required(*pcr)) {
+        [4, 11].into_iter().find(|pcr| !required(*pcr))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_name(&self.name)?;
+        if let Some(pcr) = self.undetermined() {
             return Err(format!(
                 "no event in PCR {pcr} is required: this would recognise any image"
             ));

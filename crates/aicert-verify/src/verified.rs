@@ -92,7 +92,12 @@ fn inspect_policy(log: &AuthenticLog, options: &Options) -> Vec<Failure> {
         // Another nonce than the expected one is a failure of the quote.
         answers_nonce: options.expected_nonce.is_some(),
     };
-    options.policy.inspect(&facts).into_iter().map(Failure::from).collect()
+    options
+        .policy
+        .inspect(&facts)
+        .into_iter()
+        .map(Failure::from)
+        .collect()
 }
 
 /// Steps 2 to 6 and the first half of 7.
@@ -218,7 +223,8 @@ impl Options {
             .iter()
             .map(|der| der.0.as_slice())
             .collect();
-        self.intermediates.complete(&chain, &self.trust_anchors, self.time)
+        self.intermediates
+            .complete(&chain, &self.trust_anchors, self.time)
     }
 }
 

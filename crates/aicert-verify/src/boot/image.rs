@@ -33,7 +33,12 @@ pub(super) fn recognise<'r>(
         &measured[usize::from(has_table)]
     };
     let mut nearest: Option<(&ImageReference, usize)> = None;
-    for image in &references.images {
+    // Reference values that were not read from a file were not checked: an entry that would recognise any image is none.
+    let images = references
+        .images
+        .iter()
+        .filter(|image| image.undetermined().is_none());
+    for image in images {
         let differences = measured(image).differences(image);
         if differences == 0 {
             return Ok(image);

@@ -148,5 +148,10 @@ faults! {
             /// Its type.
             event_type: EventType,
         } => Builder, "event {event} of the boot log is an {event_type} in PCR {pcr}, where no firmware and no boot loader measures such", "do not believe this proof: the type of the event was changed, or somebody else than firmware has measured";
+        /// There is more that is wrong with it.
+        More {
+            /// How many faults.
+            found: usize,
+        } => Builder, "the boot log has {found} more faults", "do not believe this proof: its boot log was put together";
     }
 }

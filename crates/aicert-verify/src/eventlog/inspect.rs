@@ -15,6 +15,9 @@ const CLOSED: std::ops::RangeInclusive<u32> = 0..=7;
 /// What firmware measures when it lets attackers in (PFP 1.06, section 3.3.4.8).
 const WEAKENING: [&str; 2] = ["UEFI Debug Mode", "DMA Protection Disabled"];
 
+/// More faults than these are counted, not described.
+const DESCRIBED: usize = 32;
+
 impl EventLog<'_> {
     /// Finds what no honest log has, as far as a log alone can show it; for the bank of a quote.
     ///
@@ -51,6 +54,11 @@ impl EventLog<'_> {
                 event: event.number,
                 separator,
             }));
+        }
+        if faults.len() > DESCRIBED {
+            let found = faults.len() - DESCRIBED;
+            faults.truncate(DESCRIBED);
+            faults.push(EventLogFault::More { found });
         }
         faults
     }

@@ -672,3 +672,31 @@ fn many_events_and_many_images_are_judged_in_little_time_and_few_words() {
         assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
     }
 }
+
+#[test]
+fn reference_values_made_in_rust_that_would_recognise_any_image_recognise_none() {
+    let mut values = released();
+    values.images[0]
+        .events
+        .iter_mut()
+        .for_each(|event| event.optional = true);
+    refused!(
+        check_with(
+            &recipe(&honest_boot()).build(),
+            &options().with_reference_values(values)
+        ),
+        Cause::Boot(BootFault::NoReferenceValues {}),
+        "no reference values for images"
+    );
+}
+
+#[test]
+fn a_log_with_faults_without_end_is_refused_in_a_few_words() {
+    let mut boot = honest_boot();
+    for number in 0..10_000_u32 {
+        boot.events.push(event(1, EventType(0x4242_0000 + number), b"?"));
+    }
+    let rejection = refuse(&recipe(&boot));
+    assert!(rejection.failures().len() < 50, "{}", rejection.failures().len());
+    assert!(rejection.to_string().contains("9968 more faults"), "{rejection}");
+}
