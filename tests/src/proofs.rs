@@ -46,7 +46,11 @@ pub async fn honest_contents(tpm: &dyn TpmBackend) -> Vec<EventContent> {
             config: ConfigDigest::of(b"kind: python\n"),
             time: now,
             tpm: tpm.clock().await.expect("the clock of a TPM can be read"),
-            boot_event_log: BootLogDigest::of(&tpm.boot_event_log().await.expect("the boot log of a TPM can be read")),
+            boot_event_log: BootLogDigest::of(
+                &tpm.boot_event_log()
+                    .await
+                    .expect("the boot log of a TPM can be read"),
+            ),
             banks: tpm.capabilities().banks.clone(),
         }),
         EventContent::Machine(Machine {
