@@ -504,11 +504,21 @@ async fn a_proof_is_held_to_reference_values_policy_and_nonce() {
     for words in ["an image 1.0", "firmware 2", "Secure Boot: off"] {
         assert!(shown.contains(words), "{shown}");
     }
-    let inspected = scene
-        .run(&[&["inspect", "proof.json", "--trust-anchor", "ca.pem"][..], &known].concat())
+    let inspect = [
+        "inspect",
+        "proof.json",
+        "--export-quote",
+        "quote",
+        "--trust-anchor",
+        "ca.pem",
+    ];
+    let inspected = scene.run(&[&inspect[..], &known].concat()).expect(0).stdout;
+    assert!(inspected.contains("booted"), "{inspected}");
+    let exported = scene
+        .run(&["eventlog", "quote/boot-event-log.bin"])
         .expect(0)
         .stdout;
-    assert!(inspected.contains("booted"), "{inspected}");
+    assert!(exported.contains("EV_SEPARATOR"), "{exported}");
 }
 
 #[test]

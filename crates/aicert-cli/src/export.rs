@@ -14,7 +14,8 @@ use crate::files;
 use crate::output::Terminal;
 use crate::text::Text;
 
-/// Writes `ak.pem`, `quote.msg`, `quote.sig`, `quote.pcrs` and `qualifying-data.hex` to a new folder.
+/// Writes `ak.pem`, `quote.msg`, `quote.sig`, `quote.pcrs` and `qualifying-data.hex` to a new folder, and `boot-event-log.bin`
+/// where the machine measured its boot.
 pub(crate) fn quote(certificate: &Certificate, folder: &Path, terminal: Terminal) -> Result<(), Failure> {
     let refused = |message: String| Failure::misuse(format!("the quote cannot be exported: {message}"));
     let quote = &certificate.low_level_quote;
@@ -42,21 +43,27 @@ pub(crate) fn quote(certificate: &Certificate, folder: &Path, terminal: Terminal
         Failure::misuse(format!("could not write to {}", folder.display())).because(&error)
     };
     fs::create_dir(folder).map_err(|error| unwritable(error).help("name a folder that is not there yet"))?;
-    for (name, bytes) in [
+    let boot_log = &certificate.boot_event_log.0;
+    let boot_log = (!boot_log.is_empty()).then_some(("boot-event-log.bin", boot_log.as_slice()));
+    let files = [
         ("ak.pem", key.as_bytes()),
         ("quote.msg", &quote.attest.0),
         ("quote.sig", &certificate.signature.0),
         ("quote.pcrs", &pcrs),
         ("qualifying-data.hex", data.as_bytes()),
-    ] {
+    ];
+    for (name, bytes) in files.into_iter().chain(boot_log) {
         files::write_new(&folder.join(name), bytes).map_err(unwritable)?;
     }
     let bank = quote.bank;
     let shown = folder.display();
+    let eventlog = boot_log.map_or(String::new(), |(name, _)| {
+        format!("  tpm2_eventlog {shown}/{name}\n")
+    });
     terminal.note(
         &Text::from("Wrote the quote to ").bold(&shown.to_string()).plain(&format!(
             ". The TPM 2.0 tools check it:\n  tpm2_checkquote -u {shown}/ak.pem -m {shown}/quote.msg -s {shown}/quote.sig \
-             -f {shown}/quote.pcrs -g {bank} -q \"$(cat {shown}/qualifying-data.hex)\"\n"
+             -f {shown}/quote.pcrs -g {bank} -q \"$(cat {shown}/qualifying-data.hex)\"\n{eventlog}"
         )),
     );
     Ok(())
