@@ -34,3 +34,5 @@ pub mod time;
 pub mod tpm;
 pub mod tree;
 pub mod workspace;
+#[cfg(feature = "yaml")]
+pub mod yaml;

@@ -1,8 +1,7 @@
 //! The source and the resources.
 
-use super::node::{Node, Value};
 use super::secrets;
-use super::section::{Reader, Section, Text, suggestion};
+use super::section::{Reader, Section, Text};
 use super::values;
 use crate::digest::{CommitId, FileDigest};
 use crate::spec::{
@@ -10,6 +9,7 @@ use crate::spec::{
 };
 use crate::tree::TreePath;
 use crate::workspace::{RESOURCES_FOLDER, SOURCE_FOLDER, overlap};
+use crate::yaml::{Node, Value, similar_or};
 
 pub(super) const SOURCE_KEYS: &[&str] = &[
     "type",
@@ -259,10 +259,9 @@ fn refuse_kind(section: &Section<'_>, kind: Text<'_>, allowed: &'static [&'stati
             "use `type: git` or `type: directory`",
         );
     } else {
-        let help = match suggestion(kind.text, allowed) {
-            Some(similar) => format!("did you mean `{similar}`?"),
-            None => format!("this version knows {}", allowed.join(", ")),
-        };
+        let help = similar_or(kind.text, allowed, || {
+            format!("this version knows {}", allowed.join(", "))
+        });
         section
             .reader
             .problem_with_help(kind.place, format!("unknown `type: {shown}`"), help);

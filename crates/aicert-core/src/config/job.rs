@@ -2,9 +2,8 @@
 
 use super::inputs;
 use super::machine;
-use super::node::{Node, Value};
 use super::secrets;
-use super::section::{Reader, Section, Text, is_variable_name, suggestion};
+use super::section::{Reader, Section, Text, is_variable_name};
 use super::values;
 use crate::digest::ConfigDigest;
 use crate::event::Variable;
@@ -13,6 +12,7 @@ use crate::secret::Secret;
 use crate::spec::{DEFAULT_REQUIREMENTS, GpuRequest, ImageSpec, JobSpec, PackageIndex};
 use crate::tree::TreePath;
 use crate::workspace::{OUTPUTS_FOLDER, SOURCE_FOLDER};
+use crate::yaml::{Kind, Node, Value, similar_or};
 
 pub(super) const KEYS: &[&str] = &[
     "kind",
@@ -133,10 +133,9 @@ fn program(file: &Section<'_>) -> Option<Program> {
             file.reader.problem_with_help(
                 kind.place,
                 "unknown `kind`",
-                match suggestion(other, &["python", "container"]) {
-                    Some(similar) => format!("did you mean `{similar}`?"),
-                    None => "it is `python` or `container`".into(),
-                },
+                similar_or(other, &["python", "container"], || {
+                    "it is `python` or `container`".into()
+                }),
             );
             None
         }
@@ -203,10 +202,7 @@ fn python_image(file: &Section<'_>) -> Option<ImageSpec> {
     let version = file.scalar("pythonVersion")?;
     let quoted = matches!(
         file.entry("pythonVersion").map(|entry| &entry.node.value),
-        Some(Value::Scalar {
-            kind: super::node::Kind::String,
-            ..
-        })
+        Some(Value::Scalar { kind: Kind::Text, .. })
     );
     // YAML reads a bare 3.10 as the number 3.1: other tools that read this file would see another version.
     if !quoted && version.text.contains('.') {

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::node::Node;
-use super::section::{Reader, Section, suggestion};
+use super::section::{Reader, Section};
 use crate::spec::{LocalTpm, MachineSpec};
+use crate::yaml::{Node, similar_or};
 
 pub(super) const KEYS: &[&str] = &["provider", "tpm", "path", "akHandle", "akCertificates"];
 
@@ -38,10 +38,9 @@ pub(super) fn machine(reader: &Reader<'_>, node: &Node) -> Option<MachineSpec> {
             reader.problem_with_help(
                 provider.place,
                 "unknown `provider`",
-                match suggestion(other, PROVIDERS) {
-                    Some(similar) => format!("did you mean `{similar}`?"),
-                    None => format!("it is one of {}", PROVIDERS.join(", ")),
-                },
+                similar_or(other, PROVIDERS, || {
+                    format!("it is one of {}", PROVIDERS.join(", "))
+                }),
             );
             None
         }
@@ -73,10 +72,9 @@ fn local(section: &Section<'_>) -> Option<LocalTpm> {
             reader.problem_with_help(
                 tpm.place,
                 "unknown `tpm`",
-                match suggestion(other, TPMS) {
-                    Some(similar) => format!("did you mean `{similar}`?"),
-                    None => "it is `device`, the TPM of this machine, or `swtpm`, a simulated one".into(),
-                },
+                similar_or(other, TPMS, || {
+                    "it is `device`, the TPM of this machine, or `swtpm`, a simulated one".into()
+                }),
             );
             None
         }
@@ -89,7 +87,7 @@ fn device(section: &Section<'_>) -> Option<LocalTpm> {
         .text("path")
         .map_or_else(|| PathBuf::from("/dev/tpmrm0"), |path| PathBuf::from(path.text));
     if !path.is_absolute() {
-        reader.problem(section.place, "`path` of the TPM is absolute: /dev/tpmrm0");
+        reader.problem(section.place(), "`path` of the TPM is absolute: /dev/tpmrm0");
     }
     for (key, help) in [
         (
@@ -122,7 +120,7 @@ fn device(section: &Section<'_>) -> Option<LocalTpm> {
     });
     let certificates = section.list("akCertificates", "files").map(|items| {
         if items.is_empty() {
-            reader.problem(section.place, "`akCertificates` is empty");
+            reader.problem(section.place(), "`akCertificates` is empty");
         }
         items
             .iter()

@@ -16,11 +16,9 @@
 //! assert_eq!(job.inputs[0].name, "training");
 //! ```
 
-mod error;
 mod inputs;
 mod job;
 mod machine;
-mod node;
 mod secrets;
 mod section;
 #[cfg(test)]
@@ -29,9 +27,17 @@ mod values;
 
 use std::path::Path;
 
-pub use error::{ConfigError, Place, Problem};
+pub use crate::yaml::{DocumentError as ConfigError, Problem};
 
 use crate::spec::JobSpec;
+use crate::yaml::Document;
+
+const DOCUMENT: Document = Document {
+    name: "configuration",
+    file: "aicert.yaml",
+    twice: None,
+    secret: |line| secrets::in_text(line).is_some(),
+};
 
 impl JobSpec {
     /// Reads a configuration. Relative paths of this machine start at `base_dir`, the folder of the file; secrets are
@@ -45,17 +51,9 @@ impl JobSpec {
         base_dir: &Path,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let root = node::parse(text).map_err(|problem| ConfigError::new(vec![problem], text))?;
-        let reader = section::Reader::new(base_dir, environment);
-        let job = job::read(&reader, &root, text);
-        match (job, reader.into_problems()) {
-            (Some(job), problems) if problems.is_empty() => Ok(job),
-            (None, problems) if problems.is_empty() => {
-                let problem = Problem::new(root.place, "the configuration is incomplete", None);
-                Err(ConfigError::new(vec![problem], text))
-            }
-            (_, problems) => Err(ConfigError::new(problems, text)),
-        }
+        DOCUMENT.read(text, |problems, root| {
+            job::read(&section::Reader::new(base_dir, environment, problems), root, text)
+        })
     }
 }
 

@@ -1,32 +1,34 @@
 //! Sections of the file, with the checks that every key goes through.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use super::error::{PROBLEM_LIMIT, Place, Problem};
-use super::node::{Entry, Kind, Node, Value};
 use super::secrets;
 use crate::secret::Secret;
+use crate::yaml::{self, Entry, Kind, Node, Place, Problems, Value};
 
 /// What all sections share: where relative paths start, the environment, and the problems found so far.
 pub(super) struct Reader<'a> {
     pub(super) base_dir: &'a Path,
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
-    problems: RefCell<Vec<Problem>>,
+    problems: &'a Problems,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(base_dir: &'a Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn new(
+        base_dir: &'a Path,
+        environment: &'a dyn Fn(&str) -> Option<String>,
+        problems: &'a Problems,
+    ) -> Self {
         Self {
             base_dir,
             environment,
-            problems: RefCell::default(),
+            problems,
         }
     }
 
     /// Notes a problem and goes on, so that all are reported in one pass.
     pub(super) fn problem(&self, place: Place, message: impl Into<String>) {
-        self.note(Problem::new(place, message, None));
+        self.problems.note_plainly(place, message);
     }
 
     /// Notes a problem and what to do about it.
@@ -36,18 +38,7 @@ impl<'a> Reader<'a> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.note(Problem::new(place, message, Some(help.into())));
-    }
-
-    fn note(&self, problem: Problem) {
-        let mut problems = self.problems.borrow_mut();
-        if problems.len() < PROBLEM_LIMIT {
-            problems.push(problem);
-        }
-    }
-
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
+        self.problems.note(place, message, help);
     }
 
     /// A path of this machine: relative ones start at the configuration file, `~/` at the user's home.
@@ -103,10 +94,7 @@ pub(super) struct Text<'a> {
 /// A mapping, whose keys are all known.
 pub(super) struct Section<'a> {
     pub(super) reader: &'a Reader<'a>,
-    pub(super) place: Place,
-    entries: &'a [Entry],
-    /// The known keys that unknown ones probably mean.
-    misspelled: Vec<&'static str>,
+    section: yaml::Section<'a>,
 }
 
 impl<'a> Section<'a> {
@@ -115,59 +103,28 @@ impl<'a> Section<'a> {
         reader: &'a Reader<'a>,
         node: &'a Node,
         name: &str,
-        keys: &'static [&'static str],
+        keys: &[&'static str],
     ) -> Option<Self> {
-        let Value::Map(entries) = &node.value else {
-            reader.problem_with_help(
-                node.place,
-                format!("{name} is a section with keys; this is {}", node.value.kind()),
-                format!("its keys are {}", keys.join(", ")),
-            );
-            return None;
-        };
-        let mut misspelled = Vec::new();
-        let unknown = entries.iter().filter(|entry| !keys.contains(&entry.key.as_str()));
-        // Of more, no problem is kept.
-        for entry in unknown.take(PROBLEM_LIMIT) {
-            let shown: String = entry.key.escape_debug().take(60).collect();
-            let help = match suggestion(&entry.key, keys) {
-                Some(similar) => {
-                    misspelled.push(similar);
-                    format!("did you mean `{similar}`?")
-                }
-                None => format!("the keys here are {}", keys.join(", ")),
-            };
-            reader.problem_with_help(entry.place, format!("unknown key `{shown}` in {name}"), help);
-        }
-        Some(Self {
-            reader,
-            place: node.place,
-            entries,
-            misspelled,
-        })
+        let section = yaml::Section::of(reader.problems, node, name, keys)?;
+        Some(Self { reader, section })
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.section.place()
     }
 
     pub(super) fn entry(&self, key: &str) -> Option<&'a Entry> {
-        self.entries.iter().find(|entry| entry.key == key)
+        self.section.entry(key)
     }
 
     /// Whether a key is not there, not even misspelled.
     pub(super) fn lacks(&self, key: &str) -> bool {
-        self.entry(key).is_none() && !self.misspelled.contains(&key)
+        self.section.lacks(key)
     }
 
     /// The value of a key; a key without a value is a problem.
     pub(super) fn node(&self, key: &str) -> Option<&'a Node> {
-        let entry = self.entry(key)?;
-        if matches!(entry.node.value, Value::Null) {
-            self.reader.problem_with_help(
-                entry.place,
-                format!("`{key}` has no value"),
-                "give it one, or remove the key",
-            );
-            return None;
-        }
-        Some(&entry.node)
+        self.section.node(key)
     }
 
     /// The text of a key whose value must be a text.
@@ -176,7 +133,7 @@ impl<'a> Section<'a> {
         match &node.value {
             Value::Scalar {
                 text,
-                kind: Kind::String,
+                kind: Kind::Text,
             } => self.check_text(Text {
                 key,
                 text,
@@ -260,7 +217,7 @@ impl<'a> Section<'a> {
         // A section begins at its first key, which is not what is wrong.
         let place = Place {
             width: 1,
-            ..self.place
+            ..self.place()
         };
         self.reader.problem_with_help(place, message, help);
     }
@@ -274,22 +231,4 @@ impl<'a> Section<'a> {
             }
         }
     }
-}
-
-/// The known key that someone probably meant.
-pub(super) fn suggestion(found: &str, known: &[&'static str]) -> Option<&'static str> {
-    let plain = |text: &str| -> String {
-        text.chars()
-            .filter(|c| c.is_alphanumeric())
-            .take(60)
-            .flat_map(char::to_lowercase)
-            .collect()
-    };
-    let found = plain(found);
-    known
-        .iter()
-        .map(|key| (strsim::damerau_levenshtein(&found, &plain(key)), *key))
-        .filter(|(distance, key)| *distance <= (key.len() / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, key)| key)
 }

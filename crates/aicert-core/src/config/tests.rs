@@ -226,6 +226,13 @@ fn unreadable_files_are_explained() {
       | ^
       = help: its keys are kind, pythonVersion, baseImage, image, source, pythonEntryPoint, requirements, command, environment, resources, outputs, gpus, limits, packageIndex, machine
     "#);
+    assert_snapshot!(say(&with("gpus: &some [GPU-1]")), @r#"
+    aicert.yaml:5:13: a configuration has no anchors (`&`) and aliases (`*`)
+      |
+    5 | gpus: &some [GPU-1]
+      |             ^
+      = help: write the value where it counts; quote a text that begins with `&` or `*`
+    "#);
     assert_snapshot!(say(&with("gpus: !secret x")), @r#"
     aicert.yaml:5:15: this is not readable as YAML: unsupported tag `!secret`
       |
@@ -559,7 +566,7 @@ fn the_rest_is_checked() {
     ] {
         // Only the messages: the snippets were seen above.
         let error = read(&with(line)).err().unwrap_or_else(|| panic!("{line}"));
-        let said: Vec<_> = error.problems().iter().map(|p| p.message.as_str()).collect();
+        let said: Vec<_> = error.problems().iter().map(|p| p.message()).collect();
         table += &format!("{line}\n    {}\n", said.join("\n    "));
     }
     assert_snapshot!(table, @r#"

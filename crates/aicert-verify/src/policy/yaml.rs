@@ -1,25 +1,31 @@
 //! Reads a policy: everything is checked here, once, and all problems are reported together, each with its line and
 //! column.
 
-mod error;
-mod node;
-mod section;
+mod values;
 
 use std::collections::btree_map;
 use std::time::Duration;
 
 use aicert_core::certificate::PlatformKind;
 use aicert_core::event::INPUT_LIMIT;
+use aicert_core::yaml::{Document, Kind, Node, Place, Problems, Section, Value, similar_or};
 
-pub use error::{PolicyError, PolicyProblem};
-use node::{Node, Value};
-use section::{Problems, Section, Text};
+pub use aicert_core::yaml::{DocumentError as PolicyError, Problem as PolicyProblem};
+use values::Text;
 
 use super::{
     FirmwareRule, InputRule, Others, PLATFORMS, PackageName, PackageRules, PackageVersion, Policy,
     SecureBootRule, platform_name,
 };
 use crate::input::InputHash;
+
+const DOCUMENT: Document = Document {
+    name: "policy",
+    file: "policy",
+    twice: Some("which of the two counts would be a guess: remove one"),
+    // A policy has none: what it demands stands in a proof, which everybody may read.
+    secret: |_| false,
+};
 
 const KEYS: &[&str] = &[
     "platforms",
@@ -52,23 +58,24 @@ impl Policy {
     ///
     /// Everything that is wrong with it, in the order of the file.
     pub fn from_yaml(text: &str) -> Result<Self, PolicyError> {
-        let root = node::parse(text).map_err(|problem| PolicyError::new(vec![problem], text))?;
-        let problems = Problems::default();
-        let policy = read(&problems, &root);
-        let problems = problems.into_inner();
-        match policy {
-            Some(policy) if problems.is_empty() => Ok(policy),
-            _ => Err(PolicyError::new(problems, text)),
-        }
+        DOCUMENT.read(text, read)
     }
 }
 
 /// Reads the whole file; what is wrong is noted, and is then missing from the result.
 fn read(problems: &Problems, root: &Node) -> Option<Policy> {
+    if matches!(root.value, Value::Null) {
+        problems.note(
+            Place::START,
+            "the policy is empty",
+            "write `{}` for the strict default",
+        );
+        return None;
+    }
     let section = Section::of(problems, root, "a policy", KEYS)?;
     let mut policy = Policy::default();
     if let Some(node) = section.node("simulated") {
-        policy.simulated = problems.boolean(node, "`simulated`").unwrap_or_default();
+        policy.simulated = values::boolean(problems, node, "`simulated`").unwrap_or_default();
     }
     if let Some(node) = section.node("platforms") {
         let may_be_simulated =
@@ -76,30 +83,28 @@ fn read(problems: &Problems, root: &Node) -> Option<Policy> {
         policy.platforms = Some(platforms(problems, node, may_be_simulated));
     }
     if let Some(node) = section.node("images") {
-        let images = problems.list(node, "`images`", "names of images");
+        let images = values::list(problems, node, "`images`", "names of images");
         let names = images
             .iter()
-            .filter_map(|item| problems.text(item, "the name of an image", false));
+            .filter_map(|item| values::text(problems, item, "the name of an image", false));
         policy.images = Some(names.map(|name| name.text.to_owned()).collect());
     }
     if let Some(node) = section.node("firmware") {
         let choices = &[("known", FirmwareRule::Known), ("any", FirmwareRule::Any)];
-        policy.firmware = problems.choice(node, "`firmware`", choices).unwrap_or_default();
+        policy.firmware = values::choice(problems, node, "`firmware`", choices).unwrap_or_default();
     }
     if let Some(node) = section.node("secure_boot") {
         let choices = &[
             ("any", SecureBootRule::Any),
             ("required", SecureBootRule::Required),
         ];
-        policy.secure_boot = problems
-            .choice(node, "`secure_boot`", choices)
-            .unwrap_or_default();
+        policy.secure_boot = values::choice(problems, node, "`secure_boot`", choices).unwrap_or_default();
     }
     if let Some(node) = section.node("inputs") {
         policy.inputs = inputs(problems, node);
     }
     if let Some(node) = section.node("other_inputs") {
-        policy.other_inputs = problems.choice(node, "`other_inputs`", OTHERS);
+        policy.other_inputs = values::choice(problems, node, "`other_inputs`", OTHERS);
         if policy.other_inputs == Some(Others::Refused) && section.entry("inputs").is_none() {
             problems.note(
                 node.place,
@@ -119,15 +124,15 @@ fn read(problems: &Problems, root: &Node) -> Option<Policy> {
 
 /// Whether a value says `false`; what cannot be read was noted already and is no reason for a second problem.
 fn is_false(node: &Node) -> bool {
-    matches!(&node.value, Value::Scalar { text, kind: node::Kind::Boolean } if text.eq_ignore_ascii_case("false"))
+    matches!(&node.value, Value::Scalar { text, kind: Kind::Boolean } if text.eq_ignore_ascii_case("false"))
 }
 
 fn platforms(problems: &Problems, node: &Node, may_be_simulated: bool) -> Vec<PlatformKind> {
     let names = PLATFORMS.map(|kind| (platform_name(kind), kind));
-    let items = problems.list(node, "`platforms`", "platforms");
+    let items = values::list(problems, node, "`platforms`", "platforms");
     let texts = items
         .iter()
-        .filter_map(|item| problems.text(item, "a platform", false));
+        .filter_map(|item| values::text(problems, item, "a platform", false));
     let mut platforms = Vec::new();
     for text in texts {
         match names.iter().find(|(name, _)| name == text.text) {
@@ -142,7 +147,9 @@ fn platforms(problems: &Problems, node: &Node, may_be_simulated: bool) -> Vec<Pl
                 problems.note(
                     text.place,
                     format!("{:?} is no platform", shown(text)),
-                    section::help(text.text, &known, "platforms"),
+                    similar_or(text.text, &known, || {
+                        format!("the platforms are {}", known.join(", "))
+                    }),
                 );
             }
         }
@@ -151,7 +158,7 @@ fn platforms(problems: &Problems, node: &Node, may_be_simulated: bool) -> Vec<Pl
 }
 
 fn inputs(problems: &Problems, node: &Node) -> Vec<InputRule> {
-    let items = problems.list(node, "`inputs`", "inputs");
+    let items = values::list(problems, node, "`inputs`", "inputs");
     if items.len() > INPUT_LIMIT {
         problems.note(
             node.place,
@@ -170,17 +177,17 @@ fn input(problems: &Problems, node: &Node) -> Option<InputRule> {
     let section = Section::of(problems, node, "an input", INPUT_KEYS)?;
     if INPUT_KEYS.iter().all(|key| section.entry(key).is_none()) {
         problems.note(
-            section.place,
+            section.place(),
             "this input says nothing that could hold of one",
             "give its `name`, its `url` or, best, its `hash`",
         );
         return None;
     }
-    let text = |key: &str| problems.text(section.node(key)?, &format!("`{key}`"), false);
+    let text = |key: &str| values::text(problems, section.node(key)?, &format!("`{key}`"), false);
     // A hash of digits alone can look like a number.
     let hash = section
         .node("hash")
-        .and_then(|node| problems.text(node, "`hash`", true))
+        .and_then(|node| values::text(problems, node, "`hash`", true))
         .and_then(|text| match text.text.parse::<InputHash>() {
             Ok(hash) => Some(hash),
             Err(_) => {
@@ -207,12 +214,12 @@ fn packages(problems: &Problems, node: &Node) -> Option<PackageRules> {
         pinned(problems, node, &mut rules);
     }
     if let Some(node) = section.node("forbidden") {
-        for item in problems.list(node, "`forbidden`", "packages") {
+        for item in values::list(problems, node, "`forbidden`", "packages") {
             forbidden(problems, item, &mut rules);
         }
     }
     if let Some(node) = section.node("others") {
-        rules.others = problems.choice(node, "`others`", OTHERS).unwrap_or_default();
+        rules.others = values::choice(problems, node, "`others`", OTHERS).unwrap_or_default();
     }
     Some(rules)
 }
@@ -248,7 +255,7 @@ fn pinned(problems: &Problems, node: &Node, rules: &mut PackageRules) {
                 continue;
             }
         };
-        let Some(text) = problems.text(&entry.node, "a version", true) else {
+        let Some(text) = values::text(problems, &entry.node, "a version", true) else {
             continue;
         };
         let version = match text.text.parse::<PackageVersion>() {
@@ -272,7 +279,7 @@ fn pinned(problems: &Problems, node: &Node, rules: &mut PackageRules) {
 }
 
 fn forbidden(problems: &Problems, node: &Node, rules: &mut PackageRules) {
-    let Some(text) = problems.text(node, "a package", false) else {
+    let Some(text) = values::text(problems, node, "a package", false) else {
         return;
     };
     let package = match text.text.parse::<super::ForbiddenPackage>() {
@@ -300,7 +307,7 @@ fn forbidden(problems: &Problems, node: &Node, rules: &mut PackageRules) {
 }
 
 fn max_age(problems: &Problems, node: &Node) -> Option<Duration> {
-    let text = problems.text(node, "`max_age`", true)?;
+    let text = values::text(problems, node, "`max_age`", true)?;
     let age = duration(text.text);
     if age.is_none() {
         problems.note(

@@ -5,58 +5,72 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
-use serde_saphyr::options::NonFiniteFloatPolicy;
+use serde_saphyr::options::{MergeKeyPolicy, NonFiniteFloatPolicy};
 
-use super::error::{Place, Problem};
+use super::Document;
+use super::error::{Place, Problem, plain};
 
-/// The largest configuration that is read.
+/// The largest document that is read, in bytes.
 const SIZE_LIMIT: usize = 1 << 20;
 
+/// The deepest nesting that is read. Reading is recursive, on stacks that may be small; configurations go five deep.
+const DEPTH_LIMIT: usize = 12;
+
 /// A value and where it is.
-#[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) value: Value,
+#[derive(Debug)]
+pub struct Node {
+    /// Where it begins.
+    pub place: Place,
+    /// The value.
+    pub value: Value,
 }
 
 /// A value.
-#[derive(Debug, Clone)]
-pub(super) enum Value {
+#[derive(Debug)]
+pub enum Value {
+    /// Nothing, or `null`.
     Null,
-    /// The text is what stands in the file, whatever type YAML gives it: `tag: 1.10` is the tag `1.10`.
+    /// A text, a number, or `true` or `false`.
     Scalar {
+        /// What stands in the file, whatever type YAML gives it: the version `1.10` is not 1.1.
         text: String,
+        /// The type that YAML gives it.
         kind: Kind,
     },
+    /// A list.
     List(Vec<Node>),
+    /// A mapping, in the order of the file; no key stands twice.
     Map(Vec<Entry>),
 }
 
 /// The type that YAML gives to a scalar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    String,
-    Integer,
-    Float,
+pub enum Kind {
+    /// A text.
+    Text,
+    /// A number.
+    Number,
+    /// `true` or `false`.
     Boolean,
 }
 
 /// A key with its value.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) place: Place,
-    pub(super) node: Node,
+#[derive(Debug)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key begins.
+    pub place: Place,
+    /// The value.
+    pub node: Node,
 }
 
 impl Value {
     /// What it is, for error messages.
-    pub(super) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
-            Self::Scalar {
-                kind: Kind::String, ..
-            } => "a text",
+            Self::Scalar { kind: Kind::Text, .. } => "a text",
             Self::Scalar {
                 kind: Kind::Boolean, ..
             } => "true or false",
@@ -67,60 +81,78 @@ impl Value {
     }
 }
 
-/// A configuration nests five deep. What nests deeper could exhaust the stack of a thread before it is refused.
-const DEPTH_LIMIT: usize = 16;
-
-/// Reads a YAML document.
-pub(super) fn parse(text: &str) -> Result<Node, Problem> {
-    let start = Place {
-        line: 1,
-        column: 1,
-        width: 1,
-    };
+/// Reads the text of a document.
+pub(super) fn parse(document: &Document, text: &str) -> Result<Node, Problem> {
     if text.len() > SIZE_LIMIT {
-        return Err(Problem::new(start, "the file is larger than 1 MiB", None));
+        let message = format!("the {} is larger than 1 MiB", document.name);
+        return Err(Problem::new(Place::START, message, None));
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
+            max_anchors: 0,
+            max_aliases: 0,
             max_depth: DEPTH_LIMIT,
-            flow_nesting_limit: DEPTH_LIMIT,
+            // One more: the budget refuses first, and says why.
+            flow_nesting_limit: DEPTH_LIMIT + 1,
         },
+        merge_keys: MergeKeyPolicy::Error,
         strict_booleans: true,
         reject_unsupported_tags: true,
         with_snippet: false,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
     };
-    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Ok(locate(raw, text)),
-        Err(error) => {
-            let place = error.location().map_or(start, |location| place(&location));
-            Err(Problem::new(place, explain(&error), None))
+    let error = match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
+        Ok(raw) => return Ok(locate(raw, text)),
+        Err(error) => error,
+    };
+    let place = error.location().map_or(Place::START, |location| place(&location));
+    match error.without_snippet() {
+        serde_saphyr::Error::Eof { .. } => Ok(Node {
+            place,
+            value: Value::Null,
+        }),
+        error => {
+            let (message, help) = explain(document, error);
+            Err(Problem::new(place, message, help.map(str::to_owned)))
         }
     }
 }
 
-fn explain(error: &serde_saphyr::Error) -> String {
+fn explain(document: &Document, error: &serde_saphyr::Error) -> (String, Option<&'static str>) {
     use serde_saphyr::Error as E;
-    match error.without_snippet() {
-        E::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{}` stands twice", clean(key)),
-        E::MultipleDocuments { .. } => {
-            "a second document begins here: a configuration is one document".into()
+    use serde_saphyr::budget::BudgetBreach;
+    let name = document.name;
+    match error {
+        E::DuplicateMappingKey { key: Some(key), .. } => {
+            (format!("the key `{}` stands twice", clean(key)), document.twice)
         }
-        E::Eof { .. } => "the file is empty".into(),
+        E::MultipleDocuments { .. } => (
+            format!("a second document begins here: a {name} is one document"),
+            None,
+        ),
+        E::Budget {
+            breach: BudgetBreach::Anchors { .. } | BudgetBreach::Aliases { .. },
+            ..
+        }
+        | E::UnknownAnchor { .. } => (
+            format!("a {name} has no anchors (`&`) and aliases (`*`)"),
+            Some("write the value where it counts; quote a text that begins with `&` or `*`"),
+        ),
+        E::Budget {
+            breach: BudgetBreach::Depth { .. },
+            ..
+        } => (format!("this is nested deeper than any {name}"), None),
         other => {
             let text = other.render_with_formatter(&serde_saphyr::UserMessageFormatter);
             // The position is said once, by us.
             let text = text.split(" at line ").next().unwrap_or(&text);
-            format!("this is not readable as YAML: {}", clean(text))
+            (format!("this is not readable as YAML: {}", clean(text)), None)
         }
     }
 }
 
 fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(300)
-        .collect()
+    text.chars().map(plain).take(300).collect()
 }
 
 fn place(location: &serde_saphyr::Location) -> Place {
@@ -136,7 +168,7 @@ fn place(location: &serde_saphyr::Location) -> Place {
 #[derive(Debug)]
 enum Raw {
     Null,
-    String(String),
+    Text(String),
     Other(Kind, String),
     List(Vec<Spanned<Raw>>),
     Map(Vec<(Spanned<String>, Spanned<Raw>)>),
@@ -151,9 +183,9 @@ fn locate(raw: Spanned<Raw>, text: &str) -> Node {
     };
     let value = match raw.value {
         Raw::Null => Value::Null,
-        Raw::String(text) => Value::Scalar {
+        Raw::Text(text) => Value::Scalar {
             text,
-            kind: Kind::String,
+            kind: Kind::Text,
         },
         Raw::Other(kind, ref shown) => Value::Scalar {
             text: source().unwrap_or_else(|| shown.clone()),
@@ -193,27 +225,27 @@ impl<'de> Deserialize<'de> for Raw {
             }
 
             fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-                Ok(Raw::Other(Kind::Integer, value.to_string()))
+                Ok(Raw::Other(Kind::Number, value.to_string()))
             }
 
             fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-                Ok(Raw::Other(Kind::Integer, value.to_string()))
+                Ok(Raw::Other(Kind::Number, value.to_string()))
             }
 
             fn visit_i128<E>(self, value: i128) -> Result<Raw, E> {
-                Ok(Raw::Other(Kind::Integer, value.to_string()))
+                Ok(Raw::Other(Kind::Number, value.to_string()))
             }
 
             fn visit_u128<E>(self, value: u128) -> Result<Raw, E> {
-                Ok(Raw::Other(Kind::Integer, value.to_string()))
+                Ok(Raw::Other(Kind::Number, value.to_string()))
             }
 
             fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-                Ok(Raw::Other(Kind::Float, value.to_string()))
+                Ok(Raw::Other(Kind::Number, value.to_string()))
             }
 
             fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-                Ok(Raw::String(value.to_owned()))
+                Ok(Raw::Text(value.to_owned()))
             }
 
             fn visit_unit<E>(self) -> Result<Raw, E> {

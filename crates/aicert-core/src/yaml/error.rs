@@ -1,39 +1,48 @@
-//! What is wrong with a policy, and where.
+//! What is wrong with a document, and where.
 
+use std::cell::RefCell;
 use std::fmt;
 
-use aicert_core::text::lines;
+use super::Document;
+use crate::text::{is_deceptive, lines};
 
 /// More problems are not noted: whoever has mended so many reads the file again.
 pub(super) const PROBLEM_LIMIT: usize = 100;
 
-/// Where something is in the file.
+/// The longest line that is shown, in bytes.
+const LINE_LIMIT: usize = 400;
+
+/// Where something is in the file: line and column from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) line: u32,
-    pub(super) column: u32,
-    pub(super) width: u32,
+pub struct Place {
+    /// From 1.
+    pub line: u32,
+    /// From 1.
+    pub column: u32,
+    /// In characters.
+    pub width: u32,
 }
 
 impl Place {
-    pub(super) const START: Self = Self {
+    /// Where every file begins.
+    pub const START: Self = Self {
         line: 1,
         column: 1,
         width: 1,
     };
 }
 
-/// One thing that is wrong with a policy.
+/// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyProblem {
+pub struct Problem {
     place: Place,
     message: String,
     help: Option<String>,
-    /// The line of the file, when it can be shown.
+    /// The line of the file, when it may be shown.
     source: Option<String>,
 }
 
-impl PolicyProblem {
+impl Problem {
     pub(super) fn new(place: Place, message: impl Into<String>, help: Option<String>) -> Self {
         Self {
             place,
@@ -82,25 +91,57 @@ impl PolicyProblem {
     }
 }
 
-/// Everything that is wrong with a policy, in the order of the file; of very many problems the first hundred.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyError {
-    problems: Vec<PolicyProblem>,
+/// The problems found so far: they are noted, and reading goes on, so that all are reported in one pass.
+#[derive(Debug, Default)]
+pub struct Problems(RefCell<Vec<Problem>>);
+
+impl Problems {
+    /// Notes a problem and what to do about it.
+    pub fn note(&self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(Problem::new(place, message, Some(help.into())));
+    }
+
+    /// Notes a problem whose message says already what to do.
+    pub fn note_plainly(&self, place: Place, message: impl Into<String>) {
+        self.push(Problem::new(place, message, None));
+    }
+
+    fn push(&self, problem: Problem) {
+        let mut problems = self.0.borrow_mut();
+        if problems.len() < PROBLEM_LIMIT {
+            problems.push(problem);
+        }
+    }
+
+    pub(super) fn into_inner(self) -> Vec<Problem> {
+        self.0.into_inner()
+    }
 }
 
-impl PolicyError {
+/// Everything that is wrong with a document, in the order of the file; of very many problems the first hundred.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentError {
+    file: &'static str,
+    problems: Vec<Problem>,
+}
+
+impl DocumentError {
     /// Adds to each problem the line that it is on.
-    pub(super) fn new(mut problems: Vec<PolicyProblem>, text: &str) -> Self {
+    pub(super) fn new(document: &Document, mut problems: Vec<Problem>, text: &str) -> Self {
         problems.sort_by_key(|problem| problem.place);
         for problem in &mut problems {
             let index = (problem.place.line as usize).saturating_sub(1);
-            problem.source = lines(text).nth(index).and_then(showable);
+            let line = lines(text).nth(index);
+            problem.source = line.filter(|line| !(document.secret)(line)).and_then(showable);
         }
-        Self { problems }
+        Self {
+            file: document.file,
+            problems,
+        }
     }
 
     /// What is wrong; never empty.
-    pub fn problems(&self) -> &[PolicyProblem] {
+    pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
@@ -118,24 +159,20 @@ impl PolicyError {
     }
 }
 
-impl fmt::Display for PolicyError {
+impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render("policy"))
+        f.write_str(&self.render(self.file))
     }
 }
 
-impl std::error::Error for PolicyError {}
+impl std::error::Error for DocumentError {}
 
-/// A line as it may be shown: nothing when it is long or empty; control characters as spaces.
+/// A line as it may be shown: nothing when it is long or empty.
 fn showable(line: &str) -> Option<String> {
-    (line.len() <= 400 && !line.trim().is_empty()).then(|| line.chars().map(plain).collect())
+    (line.len() <= LINE_LIMIT && !line.trim().is_empty()).then(|| line.chars().map(plain).collect())
 }
 
 /// A character as it may be shown without changing how its neighbours look.
 pub(super) fn plain(character: char) -> char {
-    if aicert_core::text::is_deceptive(character) {
-        ' '
-    } else {
-        character
-    }
+    if is_deceptive(character) { ' ' } else { character }
 }
