@@ -3,6 +3,7 @@
 use aicert_core::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 use x509_cert::der::asn1::{BitStringRef, ObjectIdentifier};
+use x509_cert::der::oid::AssociatedOid as _;
 use x509_cert::der::{self, Decode as _, Encode as _, Reader as _, SliceReader, pem};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
@@ -115,7 +116,7 @@ impl Certificate {
     fn parse(bytes: &[u8]) -> Result<Self, CertificateError> {
         let wrong = |error: der::Error| CertificateError::Der(error.to_string());
         let refused = |reason: &str| CertificateError::Der(reason.to_owned());
-        let certificate = x509_cert::Certificate::from_der(bytes).map_err(wrong)?;
+        let certificate = decode(bytes)?;
         if certificate.to_der().map_err(wrong)? != bytes {
             return Err(refused("it is not in the one encoding that DER allows"));
         }
@@ -180,11 +181,13 @@ impl Certificate {
                 .map(|extension| extension.extn_id)
                 .collect(),
             // Of use to people only: one that cannot be read is as good as none.
-            issuer_url: tbs
-                .get::<AuthorityInfoAccessSyntax>()
-                .ok()
-                .flatten()
-                .and_then(|(_, access)| issuer_url(&access)),
+            issuer_url: extensions
+                .iter()
+                .find(|extension| extension.extn_id == AuthorityInfoAccessSyntax::OID)
+                .map(|extension| extension.extn_value.as_bytes())
+                .filter(|value| lengths_fit(value))
+                .and_then(|value| AuthorityInfoAccessSyntax::from_der(value).ok())
+                .and_then(|access| issuer_url(&access)),
             instance: extensions
                 .iter()
                 .find(|extension| extension.extn_id == INSTANCE)
@@ -228,6 +231,61 @@ impl Fingerprint {
     pub(crate) fn of(der: &[u8]) -> Self {
         Self::from_bytes(Sha256::digest(der).into())
     }
+}
+
+/// Decodes a certificate, and checks nothing but its form.
+pub(crate) fn decode(bytes: &[u8]) -> Result<x509_cert::Certificate, CertificateError> {
+    if !lengths_fit(bytes) {
+        let reason = "a length in it is larger than what it is part of, or it is no DER at all";
+        return Err(CertificateError::Der(reason.into()));
+    }
+    x509_cert::Certificate::from_der(bytes).map_err(|error| CertificateError::Der(error.to_string()))
+}
+
+/// Whether every element of DER (X.690, section 8.1) is inside of the one that it is part of.
+///
+/// The `der` crate makes room for a text or a number of as many bytes as it is said to have, which may be 256 MiB, before it looks
+/// whether they are there.
+fn lengths_fit(bytes: &[u8]) -> bool {
+    // A certificate nests about ten deep.
+    const DEPTH_LIMIT: usize = 64;
+    let (mut at, mut ends) = (0, vec![bytes.len()]);
+    while let Some(&end) = ends.last() {
+        if at == end {
+            ends.pop();
+            continue;
+        }
+        let Some((is_constructed, content)) = bytes.get(at..end).and_then(element) else {
+            return false;
+        };
+        // Inside of `bytes`, as `element` says.
+        let (start, stop) = (at + content.start, at + content.end);
+        if is_constructed {
+            if ends.len() == DEPTH_LIMIT {
+                return false;
+            }
+            ends.push(stop);
+            at = start;
+        } else {
+            at = stop;
+        }
+    }
+    true
+}
+
+/// Whether the element that `bytes` begin with is made of others, and where its content is.
+fn element(bytes: &[u8]) -> Option<(bool, std::ops::Range<usize>)> {
+    const CONSTRUCTED: u8 = 0x20;
+    let (tag, rest) = bytes.split_first()?;
+    let (first, rest) = rest.split_first()?;
+    let (start, length) = match (first, rest) {
+        (0..=0x7f, _) => (2, usize::from(*first)),
+        (0x81, [length, ..]) => (3, usize::from(*length)),
+        (0x82, [high, low, ..]) => (4, usize::from(u16::from_be_bytes([*high, *low]))),
+        // No certificate that is read is as large as lengths with more bytes say.
+        _ => return None,
+    };
+    (length <= bytes.len() - start).then(|| (tag & CONSTRUCTED != 0, start..start + length))
 }
 
 /// The range of the signed part, and the signature.
@@ -279,6 +337,34 @@ mod tests {
             let text = format!("-----BEGIN CERTIFICATE-----\n{cut}\n-----END CERTIFICATE-----\n");
             assert!(Certificate::all_from_file(text.as_bytes()).is_err(), "{cut}");
         }
+    }
+
+    /// A certificate of a few bytes with an element that is said to have 1,000, and nothing else wrong up to there.
+    #[test]
+    fn no_room_is_made_for_what_is_not_there() {
+        let tlv = |tag: u8, content: &[u8]| [&[tag, content.len() as u8][..], content].concat();
+        for tag in [0x02, 0x03, 0x04, 0x06, 0x0c, 0x13, 0x16, 0x30, 0xa3] {
+            let claim = [tag, 0x82, 0x03, 0xe8, 1, 2, 3];
+            for inner in [
+                claim.to_vec(),
+                [&claim[..], &[0x84, 0x0f, 0xff, 0xff, 0xff]].concat(),
+            ] {
+                let tbs = tlv(0x30, &[tlv(0xa0, &tlv(0x02, &[2])), inner].concat());
+                let error = decode(&tlv(0x30, &tbs)).unwrap_err().to_string();
+                assert!(error.contains("larger than what it is part of"), "{error}");
+            }
+        }
+        let deep = (0..60).fold(Vec::new(), |content: Vec<u8>, _| tlv(0x30, &content));
+        assert!(lengths_fit(&deep));
+        assert!(!lengths_fit(&[0x30, 0x80].repeat(1_000)));
+        let mut deeper = Vec::new();
+        for _ in 0..100 {
+            let length = (deeper.len() as u16).to_be_bytes();
+            deeper = [&[0x30, 0x82][..], &length, &deeper].concat();
+        }
+        assert!(!lengths_fit(&deeper));
+        assert!(!lengths_fit(&[0x04, 0x84, 0x0f, 0xff, 0xff, 0xff]));
+        assert!(!lengths_fit(&[0x30]) && !lengths_fit(&[0x30, 0x81]) && !lengths_fit(&[0x30, 0x82, 0]));
     }
 
     proptest! {

@@ -3,9 +3,9 @@
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
-use x509_cert::der::Decode as _;
 
 use super::read::{Fields, Guid, Reason};
+use crate::x509;
 
 /// What an entry of a list is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -143,7 +143,7 @@ impl Signature {
         if self.kind != SignatureKind::X509 {
             return None;
         }
-        let certificate = x509_cert::Certificate::from_der(&self.data).ok()?;
+        let certificate = x509::decode(&self.data).ok()?;
         Some(certificate.tbs_certificate.subject.to_string())
     }
 
