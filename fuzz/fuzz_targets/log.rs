@@ -28,8 +28,14 @@ fuzz_target!(|bytes: &[u8]| {
         compact(bytes),
         "one spelling"
     );
+    // Integers that not every reader of JSON holds exactly are read, and have no canonical form.
+    let mut is_canonical = true;
     for event in &events {
-        let jcs = to_jcs(event).expect("events have a canonical form");
+        let Ok(jcs) = to_jcs(event) else {
+            assert!(event.digest(PcrBank::Sha256).is_err());
+            is_canonical = false;
+            continue;
+        };
         let again: Event = serde_json::from_slice(&jcs).unwrap_or_else(|_| event.clone());
         assert_eq!(&again, event, "the canonical form means the same");
         assert_eq!(
@@ -45,9 +51,11 @@ fuzz_target!(|bytes: &[u8]| {
         }
     };
     assert_eq!(log.events(), events);
+    assert_eq!(log.head().is_ok(), is_canonical);
     for bank in PcrBank::ALL {
-        for pcr in [PcrIndex::INPUTS, PcrIndex::OUTPUTS] {
-            let value = log.replay(bank, pcr).expect("events have a canonical form");
+        let values = [PcrIndex::INPUTS, PcrIndex::OUTPUTS].map(|pcr| log.replay(bank, pcr));
+        assert_eq!(values.iter().all(Result::is_ok), is_canonical);
+        for value in values.into_iter().flatten() {
             assert_eq!(value.len(), bank.digest_len());
         }
     }

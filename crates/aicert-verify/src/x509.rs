@@ -249,7 +249,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<x509_cert::Certificate, Certificate
 fn lengths_fit(bytes: &[u8]) -> bool {
     // A certificate nests about ten deep.
     const DEPTH_LIMIT: usize = 64;
-    let (mut at, mut ends) = (0, vec![bytes.len()]);
+    // What follows the outermost one is for the decoder to refuse.
+    let Some((_, outermost)) = element(bytes) else {
+        return false;
+    };
+    let (mut at, mut ends) = (0, vec![outermost.end]);
     while let Some(&end) = ends.last() {
         if at == end {
             ends.pop();
