@@ -36,13 +36,6 @@ pub(crate) async fn resolve(
     };
     progress.started(Step::Image, &requested);
     let reference = Reference::parse(&requested)?;
-    if matches!(image, ImageSpec::Reference { .. }) && reference.repository == recipe::REPOSITORY {
-        return Err(Fault::told(
-            RuntimeErrorKind::Unsupported,
-            format!("{requested:?} names aicert's own Python image, which is built and never pulled"),
-            "leave `baseImage` out and choose `pythonVersion`; another image needs another name",
-        ));
-    }
     let found = match (engine.image(&reference.for_engine()).await?, image) {
         (Some(found), _) => found,
         (None, ImageSpec::Python { minor }) => recipe::build(engine, config, *minor, progress).await?,
@@ -86,6 +79,13 @@ fn digest(reference: &Reference, image: &ImageInspect) -> Result<ImageDigest, Fa
 }
 
 async fn pull(engine: &Engine, reference: &Reference, progress: &Progress) -> Result<ImageInspect, Fault> {
+    if reference.repository == recipe::REPOSITORY {
+        return Err(Fault::told(
+            RuntimeErrorKind::NotFound,
+            format!("{reference} names aicert's own Python image, which is built here and never pulled"),
+            "leave `baseImage` out and choose `pythonVersion`: it is built then; another image needs another name",
+        ));
+    }
     if reference.repository.is_empty() {
         return Err(Fault::told(
             RuntimeErrorKind::NotFound,

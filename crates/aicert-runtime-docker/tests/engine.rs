@@ -121,6 +121,8 @@ async fn images_that_are_not_there_are_told_with_advice() {
         ),
         (digest.to_owned(), RuntimeErrorKind::NotFound),
         ("not an image".to_owned(), RuntimeErrorKind::NotFound),
+        // Whoever owns this name in a public registry could have anything there.
+        ("aicert/python:2.7".to_owned(), RuntimeErrorKind::NotFound),
     ] {
         let image = ImageSpec::Reference {
             reference: reference.clone(),
