@@ -464,7 +464,7 @@ fn files_that_are_something_else_are_recognised() {
     exit code 2
     --- stderr
     error: ca.pem cannot be read as certificates
-      because: it is neither one certificate in DER nor certificates in PEM: ASN.1 DER message is incomplete: expected 4, actual 3 at DER byte 3
+      because: it is neither one certificate in DER nor certificates in PEM: a length in it is larger than what it is part of, or it is no DER at all
     "#);
     assert_snapshot!(quote("quote.msg", "quote.sig", "pcrs.json", "ca.pem", "123"), @r#"
     exit code 2
