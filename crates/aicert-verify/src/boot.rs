@@ -34,6 +34,9 @@ use crate::reference::ReferenceValues;
 /// The PCRs that firmware, boot loader and kernel measure into.
 const BOOT_PCRS: std::ops::RangeInclusive<u8> = 0..=13;
 
+/// What separators hash.
+const SEPARATORS: [[u8; 4]; 2] = [[0; 4], [0xff; 4]];
+
 /// What is known about how a machine booted. Only [`verify`] and [`explain`] make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootFacts {
@@ -260,6 +263,19 @@ fn without_log(
     let found: Vec<_> = measured.iter().map(ToString::to_string).collect();
     let found = found.join(",");
     Err(Box::new(BootFault::Unexplained { found }.into()))
+}
+
+/// The digests of the separators with which firmware hands over (TCG PC Client Platform Firmware Profile 1.06, section
+/// 10.4.1): all zeros or all ones.
+fn separators(bank: PcrBank) -> [Vec<u8>; 2] {
+    SEPARATORS.map(|value| bank.hash(&[&value]))
+}
+
+/// Whether an event's data is what was hashed.
+fn hashes_its_data(event: &Event<'_>, bank: PcrBank) -> bool {
+    event
+        .digest(bank)
+        .is_some_and(|digest| digest == bank.hash(&[event.raw]))
 }
 
 /// What the log says that an event is; a claim, where no digest covers it.

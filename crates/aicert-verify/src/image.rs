@@ -83,7 +83,7 @@ use aicert_core::tpm::{PcrBank, PcrIndex};
 
 use self::disk::Disk;
 use self::uki::Uki;
-use crate::reference::{ExpectedEvent, Hex, ImageReference};
+use crate::reference::{ExpectedEvent, Hex, ImageReference, is_name};
 
 pub use error::ImageError;
 
@@ -199,11 +199,6 @@ fn reference(
         pcrs: firmware::pcrs(&events),
         events,
     })
-}
-
-/// Whether a file of reference values takes this as a name.
-fn is_name(name: &str) -> bool {
-    !name.trim().is_empty() && name.len() <= 200 && !name.chars().any(aicert_core::text::is_deceptive)
 }
 
 /// The number of a PCR that this module names.

@@ -278,12 +278,3 @@ const PLATFORMS: [PlatformKind; 3] = [
     PlatformKind::GceShieldedVm,
     PlatformKind::LocalCa,
 ];
-
-/// What a platform is called in a policy: as in a proof.
-pub(crate) fn platform_name(kind: PlatformKind) -> String {
-    match serde_json::to_value(kind) {
-        Ok(serde_json::Value::String(name)) => name,
-        // An enumeration without data is a string.
-        other => format!("{other:?}"),
-    }
-}

@@ -22,6 +22,10 @@ pub const SIZE_LIMIT: usize = 4 << 20;
 /// The PCRs that firmware determines, whatever it boots (TCG PC Client Platform Firmware Profile 1.06, section 3.3.4).
 pub const FIRMWARE_PCRS: [u8; 6] = [0, 1, 2, 3, 6, 7];
 
+/// Those of them that firmware is recognised by at least: what drivers are measured into is among them, or firmware would
+/// be recognised with any.
+pub(crate) const RECOGNISED_BY: [u8; 3] = [0, 2, 3];
+
 /// The PCRs that an image determines event by event.
 pub const IMAGE_PCRS: [u8; 4] = [4, 5, 9, 11];
 
@@ -311,7 +315,7 @@ impl FirmwareReference {
         }
         for (bank, values) in &self.pcrs {
             let has = |pcr: &u8| values.0.keys().any(|index| index.as_u8() == *pcr);
-            if let Some(pcr) = [0, 2, 3].iter().find(|pcr| !has(pcr)) {
+            if let Some(pcr) = RECOGNISED_BY.iter().find(|pcr| !has(pcr)) {
                 return Err(format!(
                     "there is no {bank} value for PCR {pcr}: this would recognise too much"
                 ));
@@ -327,8 +331,13 @@ impl FirmwareReference {
     }
 }
 
+/// Whether a file of reference values takes this as a name.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.trim().is_empty() && name.len() <= 200 && !name.chars().any(aicert_core::text::is_deceptive)
+}
+
 fn check_name(name: &str) -> Result<(), String> {
-    if name.trim().is_empty() || name.len() > 200 || name.chars().any(aicert_core::text::is_deceptive) {
+    if !is_name(name) {
         return Err("a name has 1 to 200 bytes of visible text".into());
     }
     Ok(())

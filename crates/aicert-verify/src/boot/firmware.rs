@@ -2,12 +2,9 @@
 
 use aicert_core::tpm::{PcrBank, PcrValues};
 
-use super::{Firmware, SecureBoot};
+use super::{Firmware, SecureBoot, separators};
 use crate::eventlog::EventLog;
-use crate::reference::ReferenceValues;
-
-/// What drivers are measured into is among the values that firmware is recognised by, or it would be with any.
-const RECOGNISED_BY: [u8; 3] = [0, 2, 3];
+use crate::reference::{RECOGNISED_BY, ReferenceValues};
 
 /// The firmware all of whose values are those of the PCRs; the first, if several are.
 pub(super) fn recognise(bank: PcrBank, pcrs: &PcrValues, references: &ReferenceValues) -> Firmware {
@@ -35,7 +32,7 @@ pub(super) fn secure_boot(log: &EventLog<'_>, bank: PcrBank) -> SecureBoot {
         (&[], SecureBoot::Off),
     ];
     let states = states.map(|(content, state)| (bank.hash(&[&variable(content)]), state));
-    let separators = [[0; 4], [0xff; 4]].map(|value| bank.hash(&[&value]));
+    let separators = separators(bank);
     let (mut found, mut is_closed) = (None, false);
     let measured = log
         .events()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aicert_core::tpm::PcrBank;
 
 use super::image::{DESCRIBED, unexpected};
-use super::{BootFault, Firmware};
+use super::{BootFault, Firmware, hashes_its_data, separators};
 use crate::eventlog::{Event, EventLog, EventType};
 use crate::reference::ReferenceValues;
 
@@ -34,7 +34,7 @@ pub(super) fn inspect(
     firmware: &Firmware,
     references: &ReferenceValues,
 ) -> Vec<BootFault> {
-    let separators = [[0; 4], [0xff; 4]].map(|value| bank.hash(&[&value]));
+    let separators = separators(bank);
     let is_separator = |event: &Event<'_>| {
         separators
             .iter()
@@ -103,10 +103,7 @@ fn from_outside(event: &Event<'_>, found: String, references: &ReferenceValues) 
 /// The command line that systemd-stub was given from outside its image, where the log says it: UTF-16 with a final NUL,
 /// which is what it hashes.
 fn command_line(event: &Event<'_>, bank: PcrBank) -> Option<String> {
-    let is_hashed = event
-        .digest(bank)
-        .is_some_and(|digest| digest == bank.hash(&[event.raw]));
-    if event.pcr != 12 || event.event_type != EventType::IPL || !is_hashed {
+    if event.pcr != 12 || event.event_type != EventType::IPL || !hashes_its_data(event, bank) {
         return None;
     }
     let (units, rest) = event.raw.as_chunks::<2>();

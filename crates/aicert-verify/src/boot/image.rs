@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aicert_core::tpm::PcrBank;
 
-use super::{BootFault, describe};
+use super::{BootFault, SEPARATORS, describe, hashes_its_data};
 use crate::eventlog::{Event, EventLog, EventType};
 use crate::reference::{ExpectedEvent, IMAGE_PCRS, ImageReference, ReferenceValues};
 
@@ -235,13 +235,9 @@ fn text(digest: Option<&[u8]>) -> String {
 
 /// Whether an event is one that firmware leaves whatever it boots, shown by its digest.
 fn is_firmwares(event: &Event<'_>, bank: PcrBank, has_table: bool) -> bool {
-    let is_hashed = || {
-        event
-            .digest(bank)
-            .is_some_and(|digest| digest == bank.hash(&[event.raw]))
-    };
+    let is_hashed = || hashes_its_data(event, bank);
     match event.event_type {
-        EventType::SEPARATOR => [[0; 4], [0xff; 4]].iter().any(|value| event.raw == value) && is_hashed(),
+        EventType::SEPARATOR => SEPARATORS.iter().any(|value| event.raw == value) && is_hashed(),
         EventType::EFI_ACTION => {
             let known = |(pcr, action): &(u32, &str)| *pcr == event.pcr && event.raw == action.as_bytes();
             ACTIONS.iter().any(known) && is_hashed()

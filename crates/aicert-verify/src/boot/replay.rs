@@ -80,10 +80,7 @@ fn hint(log: &EventLog<'_>, bank: PcrBank, pcr: PcrIndex, found: &[u8]) -> Strin
         .iter()
         .filter(|event| event.extends() && event.pcr == u32::from(pcr.as_u8()))
         .collect();
-    let mut start = vec![0; bank.digest_len()];
-    if let (0, Some(last)) = (pcr.as_u8(), start.last_mut()) {
-        *last = log.startup_locality().unwrap_or(0);
-    }
+    let start = log.start(pcr, bank);
     let extend = |value: Vec<u8>, event: &Event<'_>| match event.digest(bank) {
         Some(digest) => bank.extend(&value, digest),
         None => value,

@@ -44,7 +44,8 @@ impl EventLog<'_> {
         })
     }
 
-    fn start(&self, pcr: PcrIndex, bank: PcrBank) -> Vec<u8> {
+    /// What a PCR holds before the first event.
+    pub(crate) fn start(&self, pcr: PcrIndex, bank: PcrBank) -> Vec<u8> {
         let fill = if (17..=22).contains(&pcr.as_u8()) { 0xff } else { 0 };
         let mut value = vec![fill; bank.digest_len()];
         if let (0, Some(last)) = (pcr.as_u8(), value.last_mut()) {

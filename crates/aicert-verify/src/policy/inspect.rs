@@ -9,7 +9,8 @@ use aicert_core::log::CompleteLog;
 use aicert_core::time::Timestamp;
 
 use super::package::{PackageName, PackageVersion};
-use super::{FirmwareRule, InputRule, Others, Policy, PolicyFault, SecureBootRule, platform_name};
+use super::{FirmwareRule, InputRule, Others, Policy, PolicyFault, SecureBootRule};
+use crate::anchors::platform_name;
 use crate::boot::{BootFacts, Firmware, SecureBoot};
 use crate::input::known_as;
 
@@ -87,12 +88,12 @@ impl Policy {
 
     fn inspect_platform(&self, found: PlatformKind) -> Vec<PolicyFault> {
         let mut faults = Vec::new();
-        let name = platform_name(found);
+        let name = platform_name(found).to_owned();
         if let Some(allowed) = &self.platforms
             && !allowed.contains(&found)
         {
             faults.push(PolicyFault::Platform {
-                expected: list(allowed.iter().copied().map(platform_name)),
+                expected: list(allowed.iter().copied().map(|kind| platform_name(kind).to_owned())),
                 found: name.clone(),
             });
         }

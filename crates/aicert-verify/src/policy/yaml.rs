@@ -15,8 +15,9 @@ use values::Text;
 
 use super::{
     FirmwareRule, InputRule, Others, PLATFORMS, PackageName, PackageRules, PackageVersion, Policy,
-    SecureBootRule, platform_name,
+    SecureBootRule,
 };
+use crate::anchors::platform_name;
 use crate::input::InputHash;
 
 const DOCUMENT: Document = Document {
@@ -135,7 +136,7 @@ fn platforms(problems: &Problems, node: &Node, may_be_simulated: bool) -> Vec<Pl
         .filter_map(|item| values::text(problems, item, "a platform", false));
     let mut platforms = Vec::new();
     for text in texts {
-        match names.iter().find(|(name, _)| name == text.text) {
+        match names.iter().find(|(name, _)| *name == text.text) {
             Some((name, kind)) if kind.is_simulated() && !may_be_simulated => problems.note(
                 text.place,
                 format!("`{name}` is a simulated platform, which this policy does not allow"),
@@ -143,7 +144,7 @@ fn platforms(problems: &Problems, node: &Node, may_be_simulated: bool) -> Vec<Pl
             ),
             Some((_, kind)) => platforms.push(*kind),
             None => {
-                let known: Vec<_> = names.iter().map(|(name, _)| name.as_str()).collect();
+                let known: Vec<_> = names.iter().map(|(name, _)| *name).collect();
                 problems.note(
                     text.place,
                     format!("{:?} is no platform", shown(text)),
