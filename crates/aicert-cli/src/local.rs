@@ -164,6 +164,7 @@ impl LocalProvider {
             instance_type: std::env::consts::ARCH.to_owned(),
             region: "local".to_owned(),
             created,
+            endpoint: None,
         }
     }
 }
@@ -198,6 +199,14 @@ impl CloudProvider for LocalProvider {
             .progress
             .finished(Step::Machine, "this machine", machine.job.as_str());
         Ok(machine)
+    }
+
+    fn trust_anchor(&self) -> Option<&str> {
+        None
+    }
+
+    async fn is_running(&self, id: &MachineId) -> Result<bool, CloudError> {
+        Ok(id.0.parse::<JobId>().is_ok() && files::exists(&self.folder(id)))
     }
 
     async fn list(&self) -> Result<Vec<MachineRecord>, CloudError> {

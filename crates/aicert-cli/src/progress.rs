@@ -126,6 +126,8 @@ fn line(event: &ProgressEvent) -> Option<Text> {
 fn name(step: Step) -> &'static str {
     match step {
         Step::Machine => "Machine",
+        Step::Attest => "Attest",
+        Step::Send => "Send",
         Step::Fetch => "Fetch",
         Step::Image => "Image",
         Step::Dependencies => "Packages",
@@ -133,6 +135,7 @@ fn name(step: Step) -> &'static str {
         Step::Run => "Run",
         Step::Outputs => "Outputs",
         Step::Quote => "Sign",
+        Step::Receive => "Receive",
         _ => "Work",
     }
 }

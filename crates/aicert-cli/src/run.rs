@@ -249,6 +249,8 @@ async fn provision(
         job: id.clone(),
         instance_type: None,
         region: None,
+        client: None,
+        idle: std::time::Duration::ZERO,
         progress: progress.clone(),
     };
     provider.provision(request).await.map_err(|error| {

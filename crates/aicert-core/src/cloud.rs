@@ -1,9 +1,12 @@
 //! Machines, and the trait of what provides them.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::digest::ClientDigest;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::runtime::JobId;
@@ -51,6 +54,11 @@ pub struct MachineRequest {
     pub instance_type: Option<String>,
     /// Where; the provider's default when absent.
     pub region: Option<String>,
+    /// Who may use the machine's server, for machines that have one ([`CloudCapabilities::measured_boot`]): the digest of
+    /// a client certificate.
+    pub client: Option<ClientDigest>,
+    /// After how long without a client or a running job the machine turns itself off.
+    pub idle: Duration,
     /// Where to report, with [`crate::progress::Step::Machine`].
     pub progress: Progress,
 }
@@ -68,6 +76,8 @@ pub struct MachineRecord {
     pub region: String,
     /// Since when it exists.
     pub created: Timestamp,
+    /// Where its server listens, for machines that have one.
+    pub endpoint: Option<SocketAddr>,
     /// Whether whoever asked for it is still there to use it; `None` where the provider cannot tell.
     pub in_use: Option<bool>,
 }
@@ -100,11 +110,18 @@ pub trait CloudProvider: Send + Sync {
     /// What this provider offers.
     fn capabilities(&self) -> &CloudCapabilities;
 
-    /// Makes a machine ready.
+    /// The root certificate (PEM) that attestation keys of its machines are certified under, where it is one that no
+    /// verifier knows by itself; such machines are simulated.
+    fn trust_anchor(&self) -> Option<&str>;
+
+    /// Creates a machine and starts it. It has an address then, and may still be booting.
     async fn provision(&self, request: MachineRequest) -> Result<MachineRecord, CloudError>;
 
     /// Every machine there is.
     async fn list(&self) -> Result<Vec<MachineRecord>, CloudError>;
+
+    /// Whether a machine still runs: false when it has ended by itself, has failed to boot and stopped, or is not there.
+    async fn is_running(&self, id: &MachineId) -> Result<bool, CloudError>;
 
     /// Removes a machine and everything that was made for it.
     async fn destroy(&self, id: &MachineId) -> Result<(), CloudError>;

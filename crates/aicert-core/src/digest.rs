@@ -124,6 +124,14 @@ sha256_type! {
     LogHead, "log head"
 }
 sha256_type! {
+    /// SHA-256 of the `SubjectPublicKeyInfo` (DER) of the key of a TLS server.
+    TlsKeyDigest, "TLS key digest"
+}
+sha256_type! {
+    /// SHA-256 of the certificate (DER) of a TLS client.
+    ClientDigest, "client certificate digest"
+}
+sha256_type! {
     /// SHA-256 of the canonical form of a certificate's `platform`.
     PlatformHash, "platform hash"
 }

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "api")]
+pub mod api;
 pub mod canonical;
 pub mod certificate;
 #[cfg(feature = "pipeline")]

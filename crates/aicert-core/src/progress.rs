@@ -1,9 +1,11 @@
 //! The one channel on which everything long reports how far it is.
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 /// What a reader of the channel learns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ProgressEvent {
     /// A step of the job begins.
@@ -48,11 +50,16 @@ pub enum ProgressEvent {
 }
 
 /// The steps of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Step {
     /// A machine is got ready.
     Machine,
+    /// A machine is attested.
+    Attest,
+    /// Inputs are sent to a machine.
+    Send,
     /// An input is fetched and measured.
     Fetch,
     /// A container image is found, pulled or built.
@@ -67,6 +74,8 @@ pub enum Step {
     Outputs,
     /// The TPM signs.
     Quote,
+    /// Results come back from a machine.
+    Receive,
 }
 
 /// The sending end: cheap to clone, never blocks, never fails.

@@ -1,6 +1,7 @@
 //! What a job is: the typed form of `aicert.yaml`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::digest::{ConfigDigest, FileDigest};
 use crate::event::Variable;
@@ -37,6 +38,24 @@ pub struct JobSpec {
     pub limits: Limits,
     /// Where it runs.
     pub machine: MachineSpec,
+}
+
+impl JobSpec {
+    /// The small files that the job needs besides its inputs: keys for SSH, certificates to trust. Who sends a job to
+    /// another machine sends them along, and changes their paths to where they are there.
+    pub fn auxiliary_files(&mut self) -> Vec<&mut PathBuf> {
+        let keys = self
+            .inputs
+            .iter_mut()
+            .filter_map(|input| match &mut input.location {
+                Location::Git(GitLocation {
+                    credentials: Some(GitCredentials::SshKey { path, .. }),
+                    ..
+                }) => Some(path),
+                _ => None,
+            });
+        keys.chain(&mut self.package_index.ca_bundle).collect()
+    }
 }
 
 /// The image that a job runs in.
@@ -188,6 +207,37 @@ pub struct DirectoryLocation {
 pub enum MachineSpec {
     /// On this machine.
     Local(LocalTpm),
+    /// On a machine that is booted in QEMU, with a software TPM: proofs are marked simulated.
+    Qemu(QemuMachine),
+}
+
+/// A machine in QEMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QemuMachine {
+    /// The disk image of aicert's base image, raw or qcow2. It is never written to.
+    pub image: PathBuf,
+    /// What the image must measure; beside the image, with the ending `.reference-values.json`, when absent.
+    pub reference_values: Option<PathBuf>,
+    /// What executes the machine's instructions.
+    pub accelerator: Accelerator,
+    /// The number of processors.
+    pub cpus: u32,
+    /// The memory, in bytes.
+    pub memory: u64,
+    /// The disk, in bytes: the image, and what the job may write.
+    pub disk: u64,
+    /// How long it may take from power-on until it is attested.
+    pub boot_limit: Duration,
+}
+
+/// What executes the instructions of a machine in QEMU. Nothing is chosen by falling back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Accelerator {
+    /// QEMU's own emulation, which works everywhere.
+    Tcg,
+    /// The kernel's virtualization, `/dev/kvm`.
+    Kvm,
 }
 
 /// The TPM of this machine to use.

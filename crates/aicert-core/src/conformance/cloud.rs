@@ -1,6 +1,9 @@
 //! What every [`CloudProvider`] must do.
 
+use std::time::Duration;
+
 use crate::cloud::{CloudProvider, MachineId, MachineRequest};
+use crate::digest::ClientDigest;
 use crate::progress::Progress;
 use crate::runtime::JobId;
 
@@ -9,6 +12,8 @@ fn request(job: &JobId) -> MachineRequest {
         job: job.clone(),
         instance_type: None,
         region: None,
+        client: Some(ClientDigest::from_bytes([7; 32])),
+        idle: Duration::from_secs(600),
         progress: Progress::ignored(),
     }
 }
@@ -27,6 +32,15 @@ pub async fn provision_list_destroy(provider: &dyn CloudProvider, job: &JobId) {
     );
     let machine = provider.provision(request(job)).await.expect("provision");
     assert_eq!(machine.job, *job, "the record must carry the job it was made for");
+    assert_eq!(
+        machine.endpoint.is_some(),
+        provider.capabilities().measured_boot,
+        "machines that are attested have a server, and others have none"
+    );
+    assert!(
+        provider.is_running(&machine.id).await.expect("is_running"),
+        "a machine that was just provisioned must run"
+    );
     let listed = provider.list().await.expect("list");
     let found = listed
         .iter()
@@ -48,6 +62,10 @@ pub async fn provision_list_destroy(provider: &dyn CloudProvider, job: &JobId) {
     assert!(
         listed.iter().all(|record| record.id != machine.id),
         "a destroyed machine must not be listed"
+    );
+    assert!(
+        !provider.is_running(&machine.id).await.expect("is_running"),
+        "a destroyed machine must not run"
     );
     provider
         .destroy(&machine.id)

@@ -1,0 +1,272 @@
+//! What a server in a machine and its client say to each other: the bodies of the HTTPS API, and what is given to a machine
+//! before it boots.
+//!
+//! Nothing here is trusted by itself. A client believes a machine after `aicert-verify` has verified its [`Attestation`];
+//! a server believes whoever holds the key of the client certificate that its [`Provisioning`] names; and a proof is
+//! verified like any other, whatever a server says about it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::certificate::{Base64, KeyEvidence, LowLevelQuote};
+use crate::digest::{ClientDigest, Nonce, TlsKeyDigest};
+use crate::event::JobResult;
+use crate::progress::ProgressEvent;
+use crate::secret::Secret;
+
+/// What stands before the TLS key and the nonce in the qualifying data of an attestation, with the zero byte that ends it.
+pub const ATTESTATION_DOMAIN: &[u8] = b"aicert/attestation/v1\0";
+
+/// The largest provisioning document that is read.
+pub const PROVISIONING_LIMIT: usize = 64 << 10;
+
+/// The largest attestation that is read: a boot log has at most a few hundred kilobytes.
+pub const ATTESTATION_LIMIT: usize = 8 << 20;
+
+/// The largest [`Submission`] that is read.
+pub const SUBMISSION_LIMIT: usize = 4 << 20;
+
+/// The qualifying data of the quote in an attestation: it binds the nonce of the client, and the key of the TLS connection.
+pub fn attestation_qualifying_data(tls_key: &TlsKeyDigest, nonce: &Nonce) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(ATTESTATION_DOMAIN)
+        .chain_update(tls_key.as_bytes())
+        .chain_update(nonce.as_bytes())
+        .finalize()
+        .into()
+}
+
+/// What a machine is told before it boots: by fw_cfg in QEMU, by the metadata service of a cloud. No measurement covers
+/// it, so nothing in it can make a false proof: at worst, the machine serves somebody else, or its key is not recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provisioning {
+    /// Who may use the machine: the SHA-256 of the client's certificate (DER). Everybody else is refused.
+    pub client: ClientDigest,
+    /// Who provides the machine; the value of `provider` in the configuration.
+    pub provider: String,
+    /// The provider's name for the kind of machine.
+    pub instance_type: String,
+    /// Where the machine is.
+    pub region: String,
+    /// Where its attestation key is.
+    pub attestation_key: KeyLocation,
+    /// Certificates (DER) between that of the attestation key and a root, the root last, where the provider knows them.
+    #[serde(default)]
+    pub issuers: Vec<Base64>,
+    /// The machine turns itself off when no client has been there for so many seconds and no job runs.
+    pub idle_seconds: u64,
+}
+
+/// Where a platform keeps the key that signs quotes, and its certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum KeyLocation {
+    /// A primary key of the endorsement hierarchy: made anew from a template, and always the same.
+    Template {
+        /// The NV index with the template, a `TPMT_PUBLIC`.
+        template: u32,
+        /// The NV index with the certificate (DER).
+        certificate: u32,
+    },
+    /// A persistent key.
+    Persistent {
+        /// Its handle.
+        handle: u32,
+        /// The NV index with the certificate (DER).
+        certificate: u32,
+    },
+}
+
+/// The answer to `GET /v1/attestation?nonce=`: evidence of what has booted and of who holds the key of this TLS connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Attestation {
+    /// SHA-256 of the `SubjectPublicKeyInfo` (DER) of the key that this TLS connection is served with.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub tls_key: TlsKeyDigest,
+    /// What the TPM signed: PCRs 0 to 15. Its qualifying data is [`attestation_qualifying_data`].
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub quote: LowLevelQuote,
+    /// The TPM's signature, `TPMT_SIGNATURE`, base64.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub signature: Base64,
+    /// The key that signed, with its certificates.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub attestation_key: KeyEvidence,
+    /// What firmware measured, as it wrote it, base64.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub boot_event_log: Base64,
+    /// The version of the server, for people: the measurements say which one it really is.
+    pub server_version: String,
+}
+
+/// The body of `POST /v1/jobs`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    /// The name of the job, made up by the client: sending one job twice starts it once.
+    pub id: String,
+    /// The configuration, byte for byte: the proof has its digest.
+    pub config: String,
+    /// The folder of the configuration at the client: relative paths start there.
+    pub base_dir: String,
+    /// The challenge that the proof answers.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub nonce: Nonce,
+    /// The environment variables of the client that the configuration names, secrets mostly.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]
+    pub variables: BTreeMap<String, SecretText>,
+    /// Small files of the client that the configuration names and that are no inputs (keys for SSH, certificates of a
+    /// proxy): path to content, base64.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]
+    pub files: BTreeMap<String, SecretText>,
+}
+
+/// A secret on its way between two machines, over a connection that nobody else can read: the one form in which a secret
+/// is ever written. Only [`Submission`] has any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretText(pub Secret);
+
+impl Serialize for SecretText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Secret::new(text)))
+    }
+}
+
+/// How far a job is: the answer to `POST /v1/jobs`, `GET /v1/jobs/{id}` and `PUT /v1/jobs/{id}/inputs/{name}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JobStatus {
+    /// The job's name.
+    pub id: String,
+    /// How far it is.
+    pub state: JobState,
+    /// The inputs that are at the client and have not been sent yet; the job starts when there are none left.
+    pub awaited: Vec<AwaitedInput>,
+    /// Whether the job succeeded, once it has ended with a certificate.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub result: Option<JobResult>,
+    /// Why there is no certificate, where there will be none.
+    pub problem: Option<Problem>,
+    /// The number of the next event.
+    pub next_event: u64,
+}
+
+/// An input that is at the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AwaitedInput {
+    /// Its name in the configuration.
+    pub name: String,
+    /// In what form it is sent.
+    pub form: InputForm,
+}
+
+/// The form in which an input is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum InputForm {
+    /// The file itself, `application/octet-stream`.
+    File,
+    /// A tar archive of the directory's contents, `application/x-tar`: files, directories and symbolic links alone.
+    Tar,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JobState {
+    /// It waits for inputs that are at the client.
+    Receiving,
+    /// It runs.
+    Running,
+    /// There is a certificate, which may say that the job failed.
+    Finished,
+    /// There is none, and there will be none.
+    Failed,
+    /// It was stopped by the client.
+    Cancelled,
+}
+
+/// One event of the stream `GET /v1/jobs/{id}/events` (server-sent events: this is the `data`, the number is the `id`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StreamEvent {
+    /// Progress.
+    Progress {
+        /// What there is to report.
+        event: ProgressEvent,
+    },
+    /// Events that nobody asked for in time are gone; the log file of the job has all that it printed.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+    /// The job has ended. Nothing follows.
+    End {
+        /// How.
+        state: JobState,
+    },
+}
+
+/// An error in the API (RFC 9457, `application/problem+json`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Problem {
+    /// For programs.
+    pub code: ProblemCode,
+    /// For people: what is wrong.
+    pub message: String,
+    /// For people: what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+/// What is wrong, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ProblemCode {
+    /// The client certificate is not the one that the machine was made for (401).
+    Unauthorized,
+    /// The request cannot be understood (400).
+    BadRequest,
+    /// There is no such job, input, output or address (404).
+    NotFound,
+    /// The machine has had its job (409): one job per boot.
+    Occupied,
+    /// Not now: the job is not that far, or further (409).
+    WrongState,
+    /// Too much was sent (413).
+    TooLarge,
+    /// The range lies outside of what there is (416).
+    Range,
+    /// Too many connections or requests (429).
+    Busy,
+    /// Storage is full (507).
+    StorageFull,
+    /// The job failed before there was a certificate, or the TPM did not answer (500).
+    Failed,
+    /// The configuration cannot be used here (422).
+    Configuration,
+}

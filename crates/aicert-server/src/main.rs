@@ -1,0 +1,2 @@
+//! The command of the server.
+fn main() {}
