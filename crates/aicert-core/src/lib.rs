@@ -2,6 +2,7 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+pub mod attestation;
 pub mod canonical;
 pub mod certificate;
 #[cfg(feature = "pipeline")]
