@@ -307,6 +307,8 @@ mod tests {
             job: job("a"),
             instance_type: None,
             region: None,
+            client: None,
+            idle: std::time::Duration::ZERO,
             progress: aicert_core::progress::Progress::ignored(),
         };
         let first = provider(folder.path());
@@ -338,6 +340,8 @@ mod tests {
             job: job("a"),
             instance_type: None,
             region: None,
+            client: None,
+            idle: std::time::Duration::ZERO,
             progress: aicert_core::progress::Progress::ignored(),
         };
         let id = provider.provision(request).await.unwrap().id;
