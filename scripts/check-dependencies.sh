@@ -6,9 +6,9 @@ cd "$(dirname "$0")/.."
 failed=0
 fail() { echo "error: $*" >&2; failed=1; }
 
-# The crates of ours that a crate depends on in a normal build, all features on.
+# The crates of ours that a crate depends on in a normal build; all features on, unless other options are given.
 ours() {
-    cargo tree --locked -p "$1" --all-features -e normal --prefix none --format '{p}' |
+    cargo tree --locked -p "$1" "${2:---all-features}" -e normal --prefix none --format '{p}' |
         sed -nE 's/^(aicert-[a-z-]+) .*/\1/p' | sort -u | grep -vx "$1" || true
 }
 
@@ -25,6 +25,13 @@ expect aicert-inputs aicert-core
 expect aicert-runtime-docker aicert-core
 expect aicert-tpm aicert-core
 expect aicert-swtpm-testing aicert-core aicert-tpm
+expect aicert-client aicert-core aicert-verify
+expect aicert-cloud-qemu aicert-core aicert-swtpm-testing aicert-tpm aicert-verify
+expect aicert-server aicert-core aicert-inputs aicert-runtime-docker aicert-tpm aicert-verify
+for dependency in $(ours aicert-server --no-default-features); do
+    [[ $dependency == aicert-core || $dependency == aicert-verify ]] ||
+        fail "the library of aicert-server depends on $dependency: only its command names implementations"
+done
 
 # The verifier is pure Rust: nothing in its tree links or compiles C, and nothing is asynchronous.
 for forbidden in cc cmake bindgen pkg-config tokio async-trait; do
