@@ -115,6 +115,11 @@ fn schema_and_code_agree() {
         machine(
             "{provider: local, tpm: device, akHandle: '0x81000003', akCertificates: [a], path: /dev/tpmrm1}",
         ),
+        machine("{provider: qemu, image: base.raw}"),
+        machine(
+            "{provider: qemu, image: base.raw, referenceValues: r.json, accelerator: kvm, cpus: 4, memory: 8GiB, disk: 40 GiB, bootLimit: 1m30s}",
+        ),
+        machine("{provider: qemu, image: base.raw, accelerator: tcg, cpus: '4'}"),
     ];
     for text in good {
         let (by_schema, by_code) = verdicts(&text);
@@ -172,6 +177,19 @@ fn schema_and_code_agree() {
         resource("{type: directory, path: x, tokenEnv: TOKEN}"),
         resource("{url: https://x.org/y}"),
         machine("{provider: azure, tpm: device}"),
+        machine("{provider: qemu}"),
+        machine("{provider: qemu, tpm: swtpm}"),
+        machine("{provider: qemu, image: x, tpm: swtpm}"),
+        machine("{provider: qemu, image: ''}"),
+        machine("{provider: qemu, image: x, colour: red}"),
+        machine("{provider: qemu, image: x, accelerator: hvf}"),
+        machine("{provider: qemu, image: x, cpus: 0}"),
+        machine("{provider: qemu, image: x, cpus: 256}"),
+        machine("{provider: qemu, image: x, memory: 4}"),
+        machine("{provider: qemu, image: x, disk: 20G}"),
+        machine("{provider: qemu, image: x, bootLimit: 5}"),
+        machine("{provider: local, tpm: swtpm, image: x}"),
+        machine("{provider: local, tpm: swtpm, cpus: 2}"),
         machine("{provider: local}"),
         machine("{provider: local, tpm: device}"),
         machine("{provider: local, tpm: device, akHandle: 1, akCertificates: [a]}"),

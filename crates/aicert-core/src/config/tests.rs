@@ -5,7 +5,7 @@ use std::path::Path;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
-use crate::spec::{GpuRequest, ImageSpec, JobSpec, Location};
+use crate::spec::{Accelerator, GpuRequest, ImageSpec, JobSpec, Location, MachineSpec, QemuMachine};
 
 fn environment(name: &str) -> Option<String> {
     match name {
@@ -280,7 +280,85 @@ machine: {provider: azure}
       |
     8 | machine: {provider: azure}
       |                     ^^^^^
-      = help: `provider: local` runs the job on this machine
+      = help: `provider: local` runs the job on this machine, `provider: qemu` on one that is booted for it
+    "#);
+}
+
+#[test]
+fn a_machine_in_qemu_has_defaults() {
+    let machine = |text: &str| match job(&with(&format!("machine: {text}"))).machine {
+        MachineSpec::Qemu(machine) => machine,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        machine("{provider: qemu, image: images/base.raw}"),
+        QemuMachine {
+            image: "/base/images/base.raw".into(),
+            reference_values: None,
+            accelerator: Accelerator::Tcg,
+            cpus: 2,
+            memory: 4 << 30,
+            disk: 20 << 30,
+            boot_limit: std::time::Duration::from_secs(300),
+        }
+    );
+    assert_eq!(
+        machine(
+            "{provider: qemu, image: /i, referenceValues: ~/r.json, accelerator: kvm, cpus: 8, memory: 16GiB, disk: 1TiB, bootLimit: 1m30s}"
+        ),
+        QemuMachine {
+            image: "/i".into(),
+            reference_values: Some("/home/me/r.json".into()),
+            accelerator: Accelerator::Kvm,
+            cpus: 8,
+            memory: 16 << 30,
+            disk: 1 << 40,
+            boot_limit: std::time::Duration::from_secs(90),
+        }
+    );
+    assert_snapshot!(say(&with(
+        "machine: {provider: qemu, tpm: swtpm, accelerator: kvn, cpus: 0, memory: 512MiB, disk: 20, bootLimit: 5}"
+    )), @r#"
+    aicert.yaml:4:10: `image` is missing: what shall the machine boot?
+      |
+    4 | machine: {provider: qemu, tpm: swtpm, accelerator: kvn, cpus: 0, memory: 512MiB, disk: 20, bootLimit: 5}
+      |          ^
+      = help: `image` names the disk image of aicert's base image; `aicert image build` makes it
+
+    aicert.yaml:4:27: `tpm` belongs to `provider: local`
+      |
+    4 | machine: {provider: qemu, tpm: swtpm, accelerator: kvn, cpus: 0, memory: 512MiB, disk: 20, bootLimit: 5}
+      |                           ^^^
+      = help: remove it: a machine in QEMU has a software TPM of its own
+
+    aicert.yaml:4:52: unknown `accelerator`
+      |
+    4 | machine: {provider: qemu, tpm: swtpm, accelerator: kvn, cpus: 0, memory: 512MiB, disk: 20, bootLimit: 5}
+      |                                                    ^^^
+      = help: did you mean `kvm`?
+
+    aicert.yaml:4:63: `cpus` is a number of processors, 1 to 255
+      |
+    4 | machine: {provider: qemu, tpm: swtpm, accelerator: kvn, cpus: 0, memory: 512MiB, disk: 20, bootLimit: 5}
+      |                                                               ^
+
+    aicert.yaml:4:74: `memory` is too small for a machine
+      |
+    4 | machine: {provider: qemu, tpm: swtpm, accelerator: kvn, cpus: 0, memory: 512MiB, disk: 20, bootLimit: 5}
+      |                                                                          ^^^^^^
+      = help: it takes 1GiB at least
+
+    aicert.yaml:4:88: `disk` is no size
+      |
+    4 | machine: {provider: qemu, tpm: swtpm, accelerator: kvn, cpus: 0, memory: 512MiB, disk: 20, bootLimit: 5}
+      |                                                                                        ^^
+      = help: write a whole number with its unit: 8GiB, 500MiB
+
+    aicert.yaml:4:103: `bootLimit` is no time span
+      |
+    4 | machine: {provider: qemu, tpm: swtpm, accelerator: kvn, cpus: 0, memory: 512MiB, disk: 20, bootLimit: 5}
+      |                                                                                                       ^
+      = help: write it with units: 90s, 5m, 1h
     "#);
 }
 
@@ -563,6 +641,12 @@ fn the_rest_is_checked() {
         "machine: {provider: local, tpm: swtpm, akHandle: 0x81000001}",
         "machine: {provider: lokal}",
         "machine: local",
+        "machine: {provider: local, tpm: swtpm, image: x, bootLimit: 5m}",
+        "machine: {provider: qemu}",
+        "machine: {provider: qemu, image: x, tpm: swtpm}",
+        "machine: {provider: qemu, image: x, accelerator: hvf}",
+        "machine: {provider: qemu, image: x, cpus: many}",
+        "machine: {provider: qemu, image: x, cpus: 1000}",
     ] {
         // Only the messages: the snippets were seen above.
         let error = read(&with(line)).err().unwrap_or_else(|| panic!("{line}"));
@@ -608,6 +692,19 @@ fn the_rest_is_checked() {
         unknown `provider`
     machine: local
         `machine` is a section with keys; this is a text
+    machine: {provider: local, tpm: swtpm, image: x, bootLimit: 5m}
+        `image` belongs to `provider: qemu`
+        `bootLimit` belongs to `provider: qemu`
+    machine: {provider: qemu}
+        `image` is missing: what shall the machine boot?
+    machine: {provider: qemu, image: x, tpm: swtpm}
+        `tpm` belongs to `provider: local`
+    machine: {provider: qemu, image: x, accelerator: hvf}
+        unknown `accelerator`
+    machine: {provider: qemu, image: x, cpus: many}
+        `cpus` is a number of processors, 1 to 255
+    machine: {provider: qemu, image: x, cpus: 1000}
+        `cpus` is a number of processors, 1 to 255
     "#);
     assert!(read(&with("pythonEntryPoint: /workspace/src/a/main.py")).is_ok());
     assert!(read(&with("command: [python3, -c, \"print(1)\"]")).is_ok());
