@@ -4,6 +4,24 @@
 //! Nothing here is trusted by itself. A client believes a machine after `aicert-verify` has verified its [`Attestation`];
 //! a server believes whoever holds the key of the client certificate that its [`Provisioning`] names; and a proof is
 //! verified like any other, whatever a server says about it.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/attestation?nonce=<64 hex>` | | 200 [`Attestation`], also while a job runs |
+//! | `POST /v1/jobs` | [`Submission`] | 201 [`JobStatus`]; 200 when the same bytes were sent before; 409 `occupied` for another job; 422 `configuration`: the machine can still have its job |
+//! | `PUT /v1/jobs/{id}/inputs/{name}` | the file, or the tar archive | 200 [`JobStatus`]; 409 `wrong_state` when it was received already, or is just being received |
+//! | `GET /v1/jobs/{id}` | | 200 [`JobStatus`] |
+//! | `GET /v1/jobs/{id}/events` | | 200 `text/event-stream` of [`StreamEvent`]s, from the first or from behind the one that `Last-Event-ID` or `?after=` names; a comment every few seconds while there is nothing to say |
+//! | `GET /v1/jobs/{id}/certificate` | | 200 the proof file, byte for byte, once there is one; 409 `wrong_state` before |
+//! | `GET /v1/jobs/{id}/manifest` | | 200 the listings that are too large for the proof; empty when there are none |
+//! | `GET /v1/jobs/{id}/log` | | 200 or 206: what the job has printed so far |
+//! | `GET /v1/jobs/{id}/outputs` | | 200 or 206: the contents of all output files, in the order of the listing of `outputs_measured`, with nothing in between |
+//! | `GET /v1/jobs/{id}/outputs/{path}` | | 200 or 206: one output file |
+//! | `DELETE /v1/jobs/{id}` | | 200 [`JobStatus`] after everything of the job was removed; the server ends then, and the machine with it |
+//!
+//! Names and paths are percent-encoded. Ranges are those of RFC 9110, one at a time, with strong entity tags for `If-Range` once
+//! the job has ended. Every error is a [`Problem`]. Whoever presents another client certificate than that of the
+//! [`Provisioning`] gets 401 and loses the connection before anything is read.
 
 use std::collections::BTreeMap;
 
@@ -122,7 +140,8 @@ pub enum JobState {
     Cancelled,
 }
 
-/// One event of the stream `GET /v1/jobs/{id}/events` (server-sent events: this is the `data`, the number is the `id`).
+/// One event of the stream `GET /v1/jobs/{id}/events` (server-sent events: this is the `data`, the number is the `id`). Numbers
+/// start at 0; that of a [`StreamEvent::Missed`] is the number of the last event that is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]

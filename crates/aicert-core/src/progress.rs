@@ -1,5 +1,8 @@
 //! The one channel on which everything long reports how far it is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -83,13 +86,20 @@ pub enum Step {
 /// The channel is bounded, so that neither a slow terminal nor a chatty job costs memory or time: when its reader
 /// falls behind, events are dropped. Nothing that matters depends on them; the job's whole output is in its log file.
 #[derive(Debug, Clone, Default)]
-pub struct Progress(Option<mpsc::Sender<ProgressEvent>>);
+pub struct Progress(Option<Sender>);
+
+#[derive(Debug, Clone)]
+struct Sender {
+    events: mpsc::Sender<ProgressEvent>,
+    dropped: Arc<AtomicU64>,
+}
 
 impl Progress {
     /// A channel that holds up to `capacity` events.
     pub fn channel(capacity: usize) -> (Self, mpsc::Receiver<ProgressEvent>) {
-        let (sender, receiver) = mpsc::channel(capacity);
-        (Self(Some(sender)), receiver)
+        let (events, receiver) = mpsc::channel(capacity);
+        let dropped = Arc::default();
+        (Self(Some(Sender { events, dropped })), receiver)
     }
 
     /// Progress that nobody reads.
@@ -99,9 +109,18 @@ impl Progress {
 
     /// Reports an event.
     pub fn send(&self, event: ProgressEvent) {
-        if let Some(sender) = &self.0 {
-            let _ = sender.try_send(event);
+        if let Some(Sender { events, dropped }) = &self.0
+            && events.try_send(event).is_err()
+        {
+            dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// How many events were dropped so far because the reader was behind, or gone.
+    pub fn dropped(&self) -> u64 {
+        self.0
+            .as_ref()
+            .map_or(0, |sender| sender.dropped.load(Ordering::Relaxed))
     }
 
     /// Reports that a step begins.
@@ -129,5 +148,22 @@ impl Progress {
             subject: subject.into(),
             detail: detail.into(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_slow_reader_misses_is_counted() {
+        let (progress, mut events) = Progress::channel(2);
+        for number in 0..5 {
+            progress.clone().advanced(Step::Fetch, "data", number, None);
+        }
+        assert_eq!(progress.dropped(), 3);
+        assert_eq!(std::iter::from_fn(|| events.try_recv().ok()).count(), 2);
+        progress.started(Step::Run, "job");
+        assert_eq!((progress.dropped(), Progress::ignored().dropped()), (3, 0));
     }
 }
