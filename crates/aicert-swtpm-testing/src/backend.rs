@@ -354,7 +354,7 @@ fn enroll(
     let answer = applicant.activate(context, credential)?;
     let certificate_chain = ca.conclude(challenge, &answer, profile)?;
     Ok(ProvisionedKey {
-        handle: applicant.persist(context)?,
+        handle: applicant.persist(context, ATTESTATION_KEY_HANDLE)?,
         certificate_chain,
     })
 }

@@ -46,6 +46,8 @@ pub struct SwtpmInstance {
     process: Option<Process>,
     port: u16,
     directory: PathBuf,
+    /// Whether the directory stays when this is dropped.
+    kept: bool,
 }
 
 /// A swtpm process, with the pipe whose end is its end.
@@ -68,11 +70,34 @@ impl SwtpmInstance {
             process: None,
             port: 0,
             directory,
+            kept: false,
         };
         instance.find_ports()?;
         if let Some(banks) = options.banks {
             instance.allocate(&banks)?;
         }
+        Ok(instance)
+    }
+
+    /// Starts a software TPM that goes on with the state that [`into_state`](Self::into_state) left in `directory`, which is
+    /// removed with it.
+    ///
+    /// # Errors
+    ///
+    /// Like [`start`](Self::start).
+    pub fn resume(directory: impl Into<PathBuf>) -> Result<Self, TpmError> {
+        let directory = directory.into();
+        let directory = fs::canonicalize(&directory).map_err(|source| Failure::Directory {
+            path: directory,
+            source,
+        })?;
+        let mut instance = Self {
+            process: None,
+            port: 0,
+            directory,
+            kept: false,
+        };
+        instance.find_ports()?;
         Ok(instance)
     }
 
@@ -131,6 +156,23 @@ impl SwtpmInstance {
     /// When it does not come up again.
     pub fn restart(&mut self) -> Result<(), TpmError> {
         Ok(self.power_cycle(Shutdown::State)?)
+    }
+
+    /// Shuts the TPM down in an orderly way, ends it, and leaves its state in its directory, which it returns: for another
+    /// swtpm, such as that of a virtual machine, to go on with.
+    ///
+    /// # Errors
+    ///
+    /// When the TPM does not answer any more; the directory is removed then.
+    pub fn into_state(mut self) -> Result<PathBuf, TpmError> {
+        raw::must(self.port, "TPM2_Shutdown", &Shutdown::Clear.command())?;
+        self.stop();
+        for file in [PID_FILE, LOG_FILE, MESSAGES_FILE] {
+            // They are about the process, and it has ended.
+            let _ = fs::remove_file(self.directory.join(file));
+        }
+        self.kept = true;
+        Ok(self.directory.clone())
     }
 
     /// The process id of the software TPM that was started in `directory`, if it still runs.
@@ -259,8 +301,10 @@ impl SwtpmInstance {
 impl Drop for SwtpmInstance {
     fn drop(&mut self) {
         self.stop();
-        // What cannot be removed stays; there is nobody to tell.
-        let _ = fs::remove_dir_all(&self.directory);
+        if !self.kept {
+            // What cannot be removed stays; there is nobody to tell.
+            let _ = fs::remove_dir_all(&self.directory);
+        }
     }
 }
 

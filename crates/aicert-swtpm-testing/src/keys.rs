@@ -72,10 +72,25 @@ impl Applicant {
         Ok(digest.value().to_vec())
     }
 
-    /// Makes the attestation key persistent, and unloads both keys.
-    pub(crate) fn persist(self, context: &mut Context) -> Result<KeyHandle, Failure> {
+    /// What makes the attestation key again, in this TPM and in this hierarchy: its template, a `TPMT_PUBLIC`.
+    pub(crate) fn template(template: &KeyTemplate) -> Result<Vec<u8>, Failure> {
+        public_template(template)
+            .and_then(|public| public.marshall())
+            .map_err(Failure::of("writing the template of the attestation key"))
+    }
+
+    /// Unloads the endorsement key alone.
+    pub(crate) fn keep_loaded(self, context: &mut Context) -> Result<KeyHandle, Failure> {
+        context
+            .flush_context(self.endorsement_key.into())
+            .map_err(Failure::of("TPM2_FlushContext"))?;
+        Ok(self.attestation_key)
+    }
+
+    /// Makes the attestation key persistent at `handle`, and unloads both keys.
+    pub(crate) fn persist(self, context: &mut Context, handle: u32) -> Result<KeyHandle, Failure> {
         let persist = |context: &mut Context| {
-            let handle = Persistent::Persistent(PersistentTpmHandle::new(ATTESTATION_KEY_HANDLE)?);
+            let handle = Persistent::Persistent(PersistentTpmHandle::new(handle)?);
             let persistent = context.execute_with_session(Some(AuthSession::Password), |context| {
                 context.evict_control(Provision::Owner, self.attestation_key.into(), handle)
             })?;

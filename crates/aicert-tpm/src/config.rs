@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use aicert_core::attestation::KeyLocation;
 use aicert_core::tpm::{TpmError, TpmErrorKind};
 use tss_esapi::Context;
 use tss_esapi::handles::KeyHandle;
@@ -102,6 +103,13 @@ pub enum KeySource {
         /// X.509 certificates in DER: the key's own, then intermediates, then the root.
         certificate_chain: Vec<Vec<u8>>,
     },
+    /// Where a cloud, or whoever else provides the machine, has put it, with its certificate.
+    Platform {
+        /// Where the key and its certificate are.
+        location: KeyLocation,
+        /// X.509 certificates in DER that follow the key's own: intermediates, then the root.
+        issuers: Vec<Vec<u8>>,
+    },
     /// Made or found by the caller's own code, in the context that is going to be used.
     Provisioned(Provision),
 }
@@ -117,6 +125,9 @@ impl fmt::Debug for KeySource {
                 "Persistent({handle:#x}, {} certificates)",
                 certificate_chain.len()
             ),
+            Self::Platform { location, issuers } => {
+                write!(f, "Platform({location:?}, {} issuers)", issuers.len())
+            }
             Self::Provisioned(_) => f.write_str("Provisioned"),
         }
     }

@@ -11,6 +11,7 @@ use tss_esapi::traits::Marshall as _;
 
 use crate::config::{KeySource, ProvisionedKey};
 use crate::error::Failure;
+use crate::platform;
 use crate::worker::{Patience, Repeat};
 
 /// A loaded key that quotes can be signed with.
@@ -27,22 +28,36 @@ pub(crate) fn load(
     source: KeySource,
     patience: Patience,
 ) -> Result<SigningKey, TpmError> {
-    let ProvisionedKey {
-        handle,
-        certificate_chain,
-    } = match source {
+    let (key, certificate_index) = match source {
         KeySource::Persistent {
             handle,
             certificate_chain,
-        } => ProvisionedKey {
-            handle: find_persistent(context, handle)?,
-            certificate_chain,
-        },
-        KeySource::Provisioned(provision) => provision(context)?,
+        } => {
+            let handle = find_persistent(context, handle)?;
+            (
+                ProvisionedKey {
+                    handle,
+                    certificate_chain,
+                },
+                None,
+            )
+        }
+        KeySource::Platform { location, issuers } => {
+            let (key, index) = platform::find(context, location, issuers, patience)?;
+            (key, Some(index))
+        }
+        KeySource::Provisioned(provision) => (provision(context)?, None),
     };
+    let ProvisionedKey {
+        handle,
+        certificate_chain,
+    } = key;
     let (public, name, _) = patience.insist("TPM2_ReadPublic", Repeat::Harmless, || {
         context.read_public(handle)
     })?;
+    if let (Some(index), Some(certificate)) = (certificate_index, certificate_chain.first()) {
+        platform::require_certified(&public, certificate, index)?;
+    }
     let hash = signing_hash(&public)?;
     let public = public.marshall().map_err(Failure::of("TPM2_ReadPublic"))?;
     // An object's name is the hash of its public area (TPM 2.0 Library, part 1, section 16): if it is not that of the
@@ -69,7 +84,7 @@ pub(crate) fn load(
     })
 }
 
-fn find_persistent(context: &mut Context, handle: u32) -> Result<KeyHandle, Failure> {
+pub(crate) fn find_persistent(context: &mut Context, handle: u32) -> Result<KeyHandle, Failure> {
     let missing = |what: String| Failure::Unsupported {
         what,
         advice: "create an attestation key with a certificate and make it persistent, or name the handle where the \

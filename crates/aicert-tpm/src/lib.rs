@@ -1,11 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod certificate;
 mod config;
 mod error;
 mod holder;
 mod key;
+mod nv;
 mod pcr;
+mod platform;
 mod preflight;
 mod quote;
 mod worker;

@@ -1,0 +1,179 @@
+//! Keys that a platform has put into the TPM, as the clouds do, on software TPMs.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+
+use aicert_core::attestation::KeyLocation;
+use aicert_core::conformance::tpm as suite;
+use aicert_core::tpm::{PcrBank, PcrIndex, TpmBackend as _, TpmError, TpmErrorKind};
+use aicert_swtpm_testing::{
+    KeyAlgorithm, PlatformKey, SwtpmInstance, SwtpmOptions, TestCa, public_key_der, skip_without, x509_cert,
+};
+use aicert_tpm::{KeySource, Tpm};
+use x509_cert::der::{Decode as _, Encode as _};
+
+/// The RSA key of Google Compute Engine, which has both.
+fn gce_rsa() -> PlatformKey {
+    let location = KeyLocation::Template {
+        template: 0x01c1_0001,
+        certificate: 0x01c1_0000,
+    };
+    PlatformKey::new(KeyAlgorithm::Rsa2048, location)
+}
+
+fn start() -> SwtpmInstance {
+    SwtpmInstance::start(SwtpmOptions::new()).unwrap()
+}
+
+async fn open(
+    instance: &SwtpmInstance,
+    location: KeyLocation,
+    issuers: Vec<Vec<u8>>,
+) -> Result<Tpm, TpmError> {
+    Tpm::open(instance.config(KeySource::Platform { location, issuers })).await
+}
+
+#[tokio::test]
+async fn it_is_found_where_the_platform_has_put_it() {
+    if skip_without(&["swtpm"]) {
+        return;
+    }
+    let ca = TestCa::new().unwrap();
+    for key in [
+        PlatformKey::like_gce(),
+        PlatformKey::like_gce().without_owner_read(),
+        gce_rsa(),
+        PlatformKey::like_azure(),
+    ] {
+        let mut instance = start();
+        let location = key.location();
+        let issuers = instance.provision(&ca, key).await.unwrap();
+        let tpm = open(&instance, location, issuers.clone()).await.unwrap();
+        suite::all(&tpm).await;
+        let found = tpm.attestation_key().await.unwrap();
+        let chain = &found.certificate_chain;
+        assert_eq!(chain[1..], issuers, "{location:?}");
+        // What follows the certificate in its index is cut off, and it is the key's.
+        let leaf = x509_cert::Certificate::from_der(&chain[0]).unwrap();
+        let certified = leaf.tbs_certificate.subject_public_key_info.to_der().unwrap();
+        assert_eq!(certified, public_key_der(&found.public).unwrap(), "{location:?}");
+        tpm.close().await.unwrap();
+
+        // It is the same key after every reset, and its signatures can be verified.
+        instance.reset().unwrap();
+        let tpm = open(&instance, location, issuers).await.unwrap();
+        assert_eq!(tpm.attestation_key().await.unwrap(), found, "{location:?}");
+        tpm.quote(PcrBank::Sha256, &[PcrIndex::INPUTS], b"x")
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_state_of_a_provisioned_tpm_can_be_handed_on() {
+    if skip_without(&["swtpm"]) {
+        return;
+    }
+    let parent = tempfile::tempdir().unwrap();
+    let options = SwtpmOptions::new()
+        .with_directory(parent.path().join("tpm"))
+        .with_banks([PcrBank::Sha256]);
+    let instance = SwtpmInstance::start(options).unwrap();
+    let ca = TestCa::new().unwrap();
+    let issuers = instance.provision(&ca, PlatformKey::like_gce()).await.unwrap();
+    let location = PlatformKey::like_gce().location();
+    let tpm = open(&instance, location, issuers.clone()).await.unwrap();
+    let key = tpm.attestation_key().await.unwrap();
+    tpm.close().await.unwrap();
+    let pid = instance.pid().unwrap();
+    let state = instance.into_state().unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    let names: Vec<_> = std::fs::read_dir(&state)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != ".lock")
+        .collect();
+    assert_eq!(names, ["tpm2-00.permall"]);
+
+    let instance = SwtpmInstance::resume(&state).unwrap();
+    let tpm = open(&instance, location, issuers).await.unwrap();
+    assert_eq!(tpm.attestation_key().await.unwrap(), key);
+    assert_eq!(tpm.capabilities().banks, [PcrBank::Sha256]);
+    tpm.close().await.unwrap();
+    drop(instance);
+    assert!(!state.exists());
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named() {
+    if skip_without(&["swtpm"]) {
+        return;
+    }
+    let instance = start();
+    let ca = TestCa::new().unwrap();
+    let gce = PlatformKey::like_gce();
+    let (gce_location, rsa_location) = (gce.location(), gce_rsa().location());
+    let refused = async |location| {
+        let error = open(&instance, location, Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), TpmErrorKind::Unsupported, "{error}");
+        assert!(error.advice().is_some(), "{error}");
+        error.message().to_owned()
+    };
+    assert_eq!(
+        refused(gce_location).await,
+        "this TPM has no NV index 0x01c10003: expected the template of the attestation key (TPMT_PUBLIC) there"
+    );
+    instance.provision(&ca, gce).await.unwrap();
+    instance.provision(&ca, gce_rsa()).await.unwrap();
+    open(&instance, gce_location, Vec::new()).await.unwrap();
+    open(&instance, rsa_location, Vec::new()).await.unwrap();
+
+    let template = |template, certificate| KeyLocation::Template {
+        template,
+        certificate,
+    };
+    for (location, words) in [
+        (
+            template(0x01c1_0003, 0x01c1_00ff),
+            "this TPM has no NV index 0x01c100ff: expected the certificate of the attestation key (X.509, DER) there",
+        ),
+        (
+            template(0x01c1_0003, 0x01c1_0000),
+            "the certificate in NV index 0x01c10000 of this TPM is not that of its attestation key: it certifies \
+             another key, for \"CN=Simulated attestation key",
+        ),
+        (
+            template(0x01c1_0001, 0x01c1_0002),
+            "the certificate in NV index 0x01c10002 of this TPM is not that of its attestation key: it certifies \
+             another key",
+        ),
+        (
+            template(0x01c1_0003, 0x01c1_0001),
+            "NV index 0x01c10001 of this TPM has no certificate of the attestation key",
+        ),
+        (
+            template(0x01c1_0002, 0x01c1_0002),
+            "NV index 0x01c10002 of this TPM has no template of an attestation key",
+        ),
+        (
+            template(0x8100_0003, 0x01c1_0002),
+            "0x81000003 is no NV index, which go from 0x01000000 to 0x01ffffff: expected the template",
+        ),
+        (
+            KeyLocation::Persistent {
+                handle: 0x8100_0003,
+                certificate: 0x01c1_0002,
+            },
+            "there is no attestation key at 0x81000003 in this TPM",
+        ),
+        (
+            KeyLocation::Persistent {
+                handle: 0x01c1_0003,
+                certificate: 0x01c1_0002,
+            },
+            "0x1c10003 is no persistent handle",
+        ),
+    ] {
+        let message = refused(location).await;
+        assert!(message.starts_with(words), "{message}");
+    }
+}
