@@ -21,7 +21,7 @@ mod image;
 mod replay;
 
 use aicert_core::certificate::PlatformKind;
-use aicert_core::digest::BootLogDigest;
+use aicert_core::digest::{BootLogDigest, LogHead};
 use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues};
 
 pub use fault::BootFault;
@@ -32,7 +32,7 @@ use crate::quote::BoundQuote;
 use crate::reference::ReferenceValues;
 
 /// The PCRs that firmware, boot loader and kernel measure into.
-const BOOT_PCRS: std::ops::RangeInclusive<u8> = 0..=13;
+pub(crate) const BOOT_PCRS: std::ops::RangeInclusive<u8> = 0..=13;
 
 /// What separators hash.
 const SEPARATORS: [[u8; 4]; 2] = [[0; 4], [0xff; 4]];
@@ -95,15 +95,15 @@ impl BootFacts {
 
 /// A quote from a machine about whose boot nothing is unexplained. Only [`verify`] makes it.
 #[derive(Debug, Clone)]
-pub struct ExplainedBoot {
-    quote: BoundQuote,
+pub struct ExplainedBoot<To = LogHead> {
+    quote: BoundQuote<To>,
     facts: BootFacts,
     pub(crate) log: BootLogDigest,
 }
 
-impl ExplainedBoot {
+impl<To> ExplainedBoot<To> {
     /// The quote.
-    pub fn quote(&self) -> &BoundQuote {
+    pub fn quote(&self) -> &BoundQuote<To> {
         &self.quote
     }
 
@@ -118,11 +118,11 @@ impl ExplainedBoot {
 /// # Errors
 ///
 /// Everything that is, event by event.
-pub fn verify(
-    quote: BoundQuote,
+pub fn verify<To>(
+    quote: BoundQuote<To>,
     boot_event_log: &[u8],
     references: &ReferenceValues,
-) -> Result<ExplainedBoot, Vec<Failure>> {
+) -> Result<ExplainedBoot<To>, Vec<Failure>> {
     let signed = quote.quote();
     let platform = signed.key().chain().platform();
     let (facts, failures) = examine(signed.bank(), signed.pcrs(), boot_event_log, platform, references);

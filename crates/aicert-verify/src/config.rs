@@ -29,6 +29,10 @@ pub struct Options {
     /// Whether a proof that says that its job failed is accepted, for looking at it. It certifies no model: see
     /// [`crate::Verified::is_of_a_model`].
     pub accept_failed_job: bool,
+    /// Whether a machine is trusted that has measured nothing of what it booted, so that anything may run there: a
+    /// server that was started by hand, with a software TPM, for tests. Of attestations alone; a machine whose platform
+    /// somebody vouches for is refused even then.
+    pub dangerous_accept_unmeasured_machine: bool,
 }
 
 impl Options {
@@ -42,6 +46,7 @@ impl Options {
             policy: Policy::for_own_root(),
             expected_nonce: None,
             accept_failed_job: false,
+            dangerous_accept_unmeasured_machine: false,
         }
     }
 
@@ -77,6 +82,13 @@ impl Options {
     #[must_use]
     pub fn accepting_failed_jobs(mut self) -> Self {
         self.accept_failed_job = true;
+        self
+    }
+
+    /// Trusts machines that have measured nothing: see [`Options::dangerous_accept_unmeasured_machine`].
+    #[must_use]
+    pub fn dangerous_accepting_unmeasured_machines(mut self) -> Self {
+        self.dangerous_accept_unmeasured_machine = true;
         self
     }
 }

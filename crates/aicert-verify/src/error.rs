@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::attestation::{self, AttestationFault};
 use crate::boot::BootFault;
 use crate::chain::ChainFault;
 use crate::eventlog::EventLogFault;
@@ -30,6 +31,8 @@ pub enum Step {
     AttestationKey,
     /// The quote is signed by that key, and is about this log.
     Quote,
+    /// The quote is about this connection, from a machine that nobody has used.
+    Attestation,
     /// What firmware measured explains the boot PCRs.
     BootLog,
     /// The log obeys its grammar and explains PCR 14 and 15.
@@ -53,6 +56,7 @@ impl fmt::Display for Step {
             Self::Chain => "certificate chain",
             Self::AttestationKey => "attestation key",
             Self::Quote => "quote",
+            Self::Attestation => "attestation",
             Self::BootLog => "boot log",
             Self::MeasurementLog => "measurement log",
             Self::Summaries => "summaries",
@@ -73,6 +77,8 @@ pub enum Party {
     Builder,
     /// Whoever provides the TPM and vouches for it.
     Platform,
+    /// The machine that answers, or whoever stands between it and the verifier.
+    Machine,
     /// The file, damaged or altered on its way.
     File,
     /// Whoever verifies: something is missing from, or wrong in, what they asked for.
@@ -84,6 +90,7 @@ impl fmt::Display for Party {
         f.write_str(match self {
             Self::Builder => "builder",
             Self::Platform => "platform",
+            Self::Machine => "machine",
             Self::File => "file",
             Self::Verifier => "verifier",
         })
@@ -164,7 +171,10 @@ macro_rules! causes {
 
         $( impl From<$fault> for Failure {
             fn from(fault: $fault) -> Self {
-                Self(fault.into())
+                Self {
+                    cause: fault.into(),
+                    subject: Subject::Proof,
+                }
             }
         } )*
     };
@@ -179,6 +189,8 @@ causes! {
     Key(KeyFault) at AttestationKey,
     /// In the quote.
     Quote(QuoteFault) at Quote,
+    /// In what an attestation is about.
+    Attestation(AttestationFault) at Attestation,
     /// In the boot log and the boot PCRs.
     Boot(BootFault) at BootLog,
     /// In the boot log itself.
@@ -200,33 +212,52 @@ causes! {
 /// One thing that is wrong. Its `Display` is a sentence for people, with expected and found values; text from the
 /// file is shown escaped, so that no proof can fool a terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure(Cause);
+pub struct Failure {
+    cause: Cause,
+    subject: Subject,
+}
+
+/// What was verified: it decides who has to answer, and what can be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// A proof, or other evidence that is passed on.
+    Proof,
+    /// A machine that is there and answers.
+    Machine,
+}
 
 impl Failure {
     /// The step that found it.
     pub fn step(&self) -> Step {
-        self.0.step()
+        self.cause.step()
     }
 
     /// Who has to answer for it.
     pub fn party(&self) -> Party {
-        self.0.party()
+        match (self.subject, self.cause.party()) {
+            // There is no builder to be suspected by whoever is the builder, and no file.
+            (Subject::Machine, Party::Builder | Party::File) => Party::Machine,
+            (_, party) => party,
+        }
     }
 
     /// What is wrong, for programs.
     pub fn cause(&self) -> &Cause {
-        &self.0
+        &self.cause
     }
 
     /// What to do about it.
     pub fn advice(&self) -> String {
-        self.0.advice()
+        match self.subject {
+            Subject::Proof => self.cause.advice(),
+            Subject::Machine => attestation::advice(&self.cause),
+        }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.cause.fmt(f)
     }
 }
 
@@ -237,7 +268,7 @@ impl Serialize for Failure {
         let mut object = serializer.serialize_struct("Failure", 5)?;
         object.serialize_field("step", &self.step())?;
         object.serialize_field("party", &self.party())?;
-        object.serialize_field("cause", self.0.name())?;
+        object.serialize_field("cause", self.cause.name())?;
         object.serialize_field("message", &self.to_string())?;
         object.serialize_field("advice", &self.advice())?;
         object.end()
@@ -260,6 +291,15 @@ impl Rejection {
         } else {
             Err(Self { failures })
         }
+    }
+
+    /// Refuses a machine that was to be attested, for these failures.
+    pub(crate) fn of_a_machine(mut failures: Vec<Failure>) -> Self {
+        failures.sort_by_key(Failure::step);
+        for failure in &mut failures {
+            failure.subject = Subject::Machine;
+        }
+        Self { failures }
     }
 
     /// The failures.

@@ -2,6 +2,7 @@
 
 pub mod anchors;
 mod attest;
+pub mod attestation;
 pub mod boot;
 pub mod chain;
 mod config;
@@ -22,6 +23,7 @@ pub mod policy;
 pub mod quote;
 pub mod reference;
 mod signature;
+mod steps;
 pub mod summary;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -29,6 +31,7 @@ mod verified;
 mod x509;
 
 pub use anchors::{TrustAnchors, platform_of_root};
+pub use attestation::{VerifiedAttestation, verify_attestation};
 pub use config::Options;
 pub use error::{Cause, Failure, Party, Rejection, Step};
 pub use marshal::MarshalError;

@@ -139,7 +139,7 @@ pub fn verify(boot: ExplainedBoot, events: &[Event]) -> Result<AuthenticLog, Vec
     let Some(log) = log else {
         return Err(faults);
     };
-    if !log.head().is_ok_and(|head| head == quote.head) {
+    if !log.head().is_ok_and(|head| head == quote.to) {
         faults.push(LogFault::AnotherLog {});
     }
     if faults.is_empty() {

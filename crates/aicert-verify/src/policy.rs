@@ -31,7 +31,7 @@ use std::time::Duration;
 use aicert_core::certificate::PlatformKind;
 
 pub use fault::PolicyFault;
-pub(crate) use inspect::{BootFound, Facts};
+pub(crate) use inspect::{Facts, MachineFound};
 pub use package::{ForbiddenPackage, PackageError, PackageName, PackageVersion};
 #[cfg(feature = "policy")]
 #[doc(hidden)]

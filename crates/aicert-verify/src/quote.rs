@@ -1,6 +1,7 @@
 //! Step 4: the quote is signed by the attestation key, covers the PCRs it is shown with, and is about this log.
 
 mod fault;
+mod session;
 
 use std::collections::BTreeSet;
 
@@ -8,9 +9,11 @@ use aicert_core::certificate::{LowLevelQuote, qualifying_data};
 use aicert_core::digest::{LogHead, Nonce};
 use aicert_core::event::{Event, EventContent, JobOpened};
 use aicert_core::log::head_of;
-use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues};
+use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues, TpmClock};
 
 pub use fault::QuoteFault;
+pub(crate) use session::inspect_unproven_session;
+pub use session::{SessionBinding, SessionClaims};
 
 use crate::attest::{Attest, AttestError, MAGIC, QUOTE_TYPE, SignatureError, read_signature};
 use crate::key::{PublicArea, TrustedKey};
@@ -233,12 +236,13 @@ pub(crate) fn list<'a>(pcrs: impl IntoIterator<Item = &'a PcrIndex>) -> String {
     }
 }
 
-/// A quote that is known to be about one log. Only [`AuthenticQuote::bind`] makes it.
+/// A quote of which it is known what it is about: one log, or one connection ([`SessionBinding`]). Only
+/// [`AuthenticQuote::bind`] and [`AuthenticQuote::bind_session`] make it.
 #[derive(Debug, Clone)]
-pub struct BoundQuote {
+pub struct BoundQuote<To = LogHead> {
     quote: AuthenticQuote,
-    /// The head of the log that it is about.
-    pub(crate) head: LogHead,
+    /// What it is about.
+    pub(crate) to: To,
 }
 
 impl AuthenticQuote {
@@ -262,6 +266,15 @@ impl AuthenticQuote {
         self.attest.firmware_version
     }
 
+    /// The TPM's clock and its boot counters when it signed.
+    pub fn clock(&self) -> TpmClock {
+        TpmClock {
+            clock: self.attest.clock,
+            reset_count: self.attest.reset_count.into(),
+            restart_count: self.attest.restart_count.into(),
+        }
+    }
+
     /// Verifies that the quote is about these events and this nonce, and from the boot in which the log was opened.
     ///
     /// # Errors
@@ -270,13 +283,16 @@ impl AuthenticQuote {
     pub fn bind(self, events: &[Event], nonce: &Nonce) -> Result<BoundQuote, Vec<QuoteFault>> {
         let faults = inspect_binding(&self.attest, events, nonce);
         match head_of(events).ok() {
-            Some(head) if faults.is_empty() => Ok(BoundQuote { quote: self, head }),
+            Some(head) if faults.is_empty() => Ok(BoundQuote {
+                quote: self,
+                to: head,
+            }),
             _ => Err(faults),
         }
     }
 }
 
-impl BoundQuote {
+impl<To> BoundQuote<To> {
     /// The quote.
     pub fn quote(&self) -> &AuthenticQuote {
         &self.quote

@@ -1,22 +1,20 @@
 //! The whole verification, and what is known once it has succeeded.
 
-use aicert_core::certificate::{
-    Certificate, InputSummary, LowLevelQuote, OutputSummary, Platform, PlatformKind,
-};
+use aicert_core::certificate::{Certificate, InputSummary, OutputSummary, Platform, PlatformKind};
 use aicert_core::digest::{Nonce, TreeRoot};
 use aicert_core::event::{Event, JobResult};
 use aicert_core::log::CompleteLog;
 use aicert_core::time::Timestamp;
 
 use crate::anchors::platform_of_root;
-use crate::chain::{self, ChainFault, ChainProof};
+use crate::chain::{ChainFault, ChainProof};
 use crate::config::Options;
 use crate::error::{Failure, Rejection};
-use crate::key::{self, PublicArea};
 use crate::log::AuthenticLog;
 use crate::parse::Unverified;
-use crate::policy::{BootFound, Facts};
+use crate::policy::{Facts, MachineFound};
 use crate::quote::QuoteFault;
+use crate::steps::{Signed, Steps};
 use crate::{boot, log, quote, summary};
 
 /// What was verified. Only [`verify`] makes it.
@@ -42,7 +40,7 @@ pub fn verify(
 ) -> Result<Verified<Certificate>, Rejection> {
     let certificate = unverified.into_unverified_contents();
     let mut failures = Vec::new();
-    let chain = options.chain_of(&certificate);
+    let chain = options.chain_of(&certificate.attestation_key);
     let platform = platform_of(&certificate, &chain);
     let log = verify_evidence(&certificate, &chain, platform, options, &mut failures);
     // The log that the summaries are held to when the evidence does not hold: a claim, but a complete one.
@@ -85,8 +83,7 @@ fn inspect_policy(log: &AuthenticLog, options: &Options) -> Vec<Failure> {
     let chain = log.boot().quote().quote().key().chain();
     let facts = Facts {
         log: &log.parts(),
-        platform: chain.platform(),
-        boot: BootFound::of(log.boot().facts()),
+        machine: MachineFound::of(chain.platform(), log.boot().facts()),
         key_valid_from: chain.leaf_issued(),
         at: options.time,
         // Another nonce than the expected one is a failure of the quote.
@@ -108,85 +105,37 @@ fn verify_evidence(
     options: &Options,
     failures: &mut Vec<Failure>,
 ) -> Option<AuthenticLog> {
-    let Certificate {
-        low_level_quote,
-        signature,
-        attestation_key,
-        measurement_log: events,
-        boot_event_log,
-        ..
-    } = certificate;
-    let LowLevelQuote {
-        bank,
-        pcrs,
-        attest,
-        nonce,
-    } = low_level_quote;
-    let public = &attestation_key.public.0;
+    let signed = Signed {
+        chain,
+        public: &certificate.attestation_key.public.0,
+        quote: &certificate.low_level_quote,
+        signature: &certificate.signature.0,
+    };
+    let (bank, pcrs) = (signed.quote.bank, &signed.quote.pcrs);
+    let nonce = &signed.quote.nonce;
+    let events = &certificate.measurement_log;
+    let boot_event_log = &certificate.boot_event_log.0;
     let mut steps = Steps(failures);
-
-    let proof = chain::verify(chain, &options.trust_anchors, options.time).map_err(|faults| {
-        faults
-            .into_iter()
-            .map(|fault| hint_at_simulation(fault, certificate))
-            .collect()
-    });
-    let proof = steps.keep(proof);
-    let key = steps.next(
-        proof,
-        |proof| key::verify(proof, public),
-        || key::inspect(public, chain::unproven_key(chain).as_ref()),
-    );
-    let area = || PublicArea::parse(public).ok();
-    let quote = steps.next(
-        key,
-        |key| quote::authenticate(key, low_level_quote, &signature.0),
-        || quote::inspect(area().as_ref(), low_level_quote, &signature.0),
-    );
+    let quote = steps.authenticate(&signed, options, |fault| hint_at_simulation(fault, certificate));
     if let Some(fault) = unexpected_nonce(options, nonce) {
         steps.0.push(fault.into());
     }
     let quote = steps.next(
         quote,
         |quote| quote.bind(events, nonce),
-        || quote::inspect_unproven_binding(&attest.0, events, nonce),
+        || quote::inspect_unproven_binding(&signed.quote.attest.0, events, nonce),
     );
     let references = &options.reference_values;
     let boot = steps.next(
         quote,
-        |quote| boot::verify(quote, &boot_event_log.0, references),
-        || boot::examine(*bank, pcrs, &boot_event_log.0, platform, references).1,
+        |quote| boot::verify(quote, boot_event_log, references),
+        || boot::examine(bank, pcrs, boot_event_log, platform, references).1,
     );
     steps.next(
         boot,
         |boot| log::verify(boot, events),
-        || log::inspect(*bank, pcrs, events, &boot_event_log.0),
+        || log::inspect(bank, pcrs, events, boot_event_log),
     )
-}
-
-/// Runs steps one after another, and collects what is wrong.
-struct Steps<'a>(&'a mut Vec<Failure>);
-
-impl Steps<'_> {
-    fn keep<T, F: Into<Failure>>(&mut self, result: Result<T, Vec<F>>) -> Option<T> {
-        result
-            .map_err(|faults| self.0.extend(faults.into_iter().map(Into::into)))
-            .ok()
-    }
-
-    /// Verifies with what the step before returned; when that is missing, only looks for what is wrong.
-    fn next<P, T, F: Into<Failure>>(
-        &mut self,
-        previous: Option<P>,
-        verify: impl FnOnce(P) -> Result<T, Vec<F>>,
-        inspect: impl FnOnce() -> Vec<F>,
-    ) -> Option<T> {
-        let result = match previous {
-            Some(previous) => verify(previous),
-            None => Err(inspect()),
-        };
-        self.keep(result)
-    }
 }
 
 /// A root that is missing is explained to people who try things out; it is no less an error.
@@ -212,20 +161,6 @@ fn platform_of(certificate: &Certificate, chain: &[Vec<u8>]) -> PlatformKind {
     chain
         .last()
         .map_or(certificate.platform.kind, |root| platform_of_root(root))
-}
-
-impl Options {
-    /// The proof's chain, with the intermediates that it lacks where they are at hand.
-    fn chain_of(&self, certificate: &Certificate) -> Vec<Vec<u8>> {
-        let chain: Vec<_> = certificate
-            .attestation_key
-            .certificate_chain
-            .iter()
-            .map(|der| der.0.as_slice())
-            .collect();
-        self.intermediates
-            .complete(&chain, &self.trust_anchors, self.time)
-    }
 }
 
 impl Verified<Certificate> {

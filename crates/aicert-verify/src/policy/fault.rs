@@ -13,12 +13,12 @@ faults! {
             expected: String,
             /// What vouches for the TPM.
             found: String,
-        } => Builder, "the policy allows the platforms {expected}; the proof is from {found}", "ask for a proof from one of these platforms, or add {found} to `platforms`";
+        } => Builder, "the policy allows the platforms {expected}; the evidence is from {found}", "ask for a proof from one of these platforms, or add {found} to `platforms`";
         /// Nothing real vouches for the TPM.
         Simulated {
             /// What vouches for the TPM.
             found: String,
-        } => Builder, "the policy allows no simulated platform; the proof is from {found}, and whoever has the key of its root can prove anything", "ask for a proof from a real machine; to try things out, say `simulated: true`";
+        } => Builder, "the policy allows no simulated platform; the evidence is from {found}, and whoever has the key of its root can prove anything", "ask for a proof from a real machine; to try things out, say `simulated: true`";
         /// The machine ran none of the images that are allowed.
         Image {
             /// What the policy allows.

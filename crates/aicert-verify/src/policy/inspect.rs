@@ -25,16 +25,23 @@ const SHOWN: usize = 10;
 pub(crate) struct Facts<'a> {
     /// What the TPM recorded.
     pub(crate) log: &'a CompleteLog<'a>,
-    /// What vouches for the TPM.
-    pub(crate) platform: PlatformKind,
-    /// What the machine booted; nothing when nothing was measured at boot.
-    pub(crate) boot: Option<BootFound<'a>>,
+    /// What is known about the machine.
+    pub(crate) machine: MachineFound<'a>,
     /// From when on the certificate of the attestation key is valid.
     pub(crate) key_valid_from: Timestamp,
     /// The time that the proof is verified for.
     pub(crate) at: Timestamp,
     /// Whether the proof answers a nonce that the verifier expects.
     pub(crate) answers_nonce: bool,
+}
+
+/// What is known about a machine once its quote and its boot log are verified.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MachineFound<'a> {
+    /// What vouches for the TPM.
+    pub(crate) platform: PlatformKind,
+    /// What the machine booted; nothing when nothing was measured at boot.
+    pub(crate) boot: Option<BootFound<'a>>,
 }
 
 /// What a machine booted.
@@ -46,6 +53,16 @@ pub(crate) struct BootFound<'a> {
     pub(crate) firmware: Option<&'a str>,
     /// Whether Secure Boot was on; nothing when nothing authentic says so.
     pub(crate) secure_boot: Option<bool>,
+}
+
+impl<'a> MachineFound<'a> {
+    /// What was verified about the machine.
+    pub(crate) fn of(platform: PlatformKind, facts: &'a BootFacts) -> Self {
+        Self {
+            platform,
+            boot: BootFound::of(facts),
+        }
+    }
 }
 
 impl<'a> BootFound<'a> {
@@ -70,19 +87,21 @@ impl<'a> BootFound<'a> {
 
 impl Policy {
     /// Everything that does not meet the policy, in the order of its rules.
-    #[allow(
-        dead_code,
-        reason = "the verification calls it as soon as its options have a policy"
-    )]
     pub(crate) fn inspect(&self, facts: &Facts<'_>) -> Vec<PolicyFault> {
-        let mut faults = Vec::new();
-        faults.extend(self.inspect_platform(facts.platform));
-        faults.extend(self.inspect_image(facts));
-        faults.extend(self.inspect_firmware(facts));
-        faults.extend(self.inspect_secure_boot(facts));
+        let mut faults = self.inspect_machine(&facts.machine);
         self.inspect_inputs(&facts.log.inputs, &mut faults);
         self.inspect_packages(facts.log, &mut faults);
         faults.extend(self.inspect_age(facts));
+        faults
+    }
+
+    /// Everything about a machine that does not meet the policy, in the order of its rules.
+    pub(crate) fn inspect_machine(&self, machine: &MachineFound<'_>) -> Vec<PolicyFault> {
+        let mut faults = Vec::new();
+        faults.extend(self.inspect_platform(machine.platform));
+        faults.extend(self.inspect_image(machine));
+        faults.extend(self.inspect_firmware(machine));
+        faults.extend(self.inspect_secure_boot(machine));
         faults
     }
 
@@ -103,7 +122,7 @@ impl Policy {
         faults
     }
 
-    fn inspect_image(&self, facts: &Facts<'_>) -> Option<PolicyFault> {
+    fn inspect_image(&self, facts: &MachineFound<'_>) -> Option<PolicyFault> {
         let image = facts.boot.and_then(|boot| boot.image);
         match (&self.images, image) {
             (Some(allowed), Some(found)) if allowed.iter().any(|name| name == found) => None,
@@ -125,7 +144,7 @@ impl Policy {
         }
     }
 
-    fn inspect_firmware(&self, facts: &Facts<'_>) -> Option<PolicyFault> {
+    fn inspect_firmware(&self, facts: &MachineFound<'_>) -> Option<PolicyFault> {
         let found = match facts.boot {
             _ if self.firmware == FirmwareRule::Any => return None,
             Some(BootFound {
@@ -138,7 +157,7 @@ impl Policy {
         Some(PolicyFault::Firmware { found })
     }
 
-    fn inspect_secure_boot(&self, facts: &Facts<'_>) -> Option<PolicyFault> {
+    fn inspect_secure_boot(&self, facts: &MachineFound<'_>) -> Option<PolicyFault> {
         let found = match facts.boot.and_then(|boot| boot.secure_boot) {
             _ if self.secure_boot == SecureBootRule::Any => return None,
             Some(true) => return None,
@@ -307,7 +326,7 @@ fn lists_all_packages(requested: &str) -> bool {
 
 /// Whether there is no machine that could have booted something: only a TPM by itself, which can only be a simulation.
 /// Who accepts that accepts that it has neither image nor firmware.
-fn booted_nothing(facts: &Facts<'_>) -> bool {
+fn booted_nothing(facts: &MachineFound<'_>) -> bool {
     facts.boot.is_none() && facts.platform.is_simulated()
 }
 

@@ -10,6 +10,7 @@ use aicert_core::time::Timestamp;
 use aicert_core::tpm::{PcrBank, TpmClock};
 use aicert_core::tree::{Entry, Tree};
 
+use super::inspect::BootFound;
 use super::*;
 
 const DAY: i64 = 86_400;
@@ -190,8 +191,10 @@ impl Proof {
         }
         policy.inspect(&Facts {
             log: &log.complete().unwrap(),
-            platform: self.platform,
-            boot: self.boot,
+            machine: MachineFound {
+                platform: self.platform,
+                boot: self.boot,
+            },
             key_valid_from: Timestamp::from_unix(self.key_valid_from),
             at: Timestamp::from_unix(NOW),
             answers_nonce: self.answers_nonce,
@@ -279,7 +282,7 @@ fn platforms_are_held_to_the_list() {
     Proof::default().fails(
         &azure,
         "Platform",
-        &["azure-trusted-launch; the proof is from gce-shielded-vm"],
+        &["azure-trusted-launch; the evidence is from gce-shielded-vm"],
     );
     Proof {
         platform: PlatformKind::AzureTrustedLaunch,
