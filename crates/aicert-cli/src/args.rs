@@ -1,6 +1,7 @@
 //! The command line.
 
 mod experts;
+mod machines;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ pub(crate) use experts::{
     EventlogArgs, ImageArgs, ImageCommand, MeasureArgs, NitroArgs, NitroCommand, NitroVerifyArgs, QuoteArgs,
     QuoteCommand, QuoteVerifyArgs,
 };
+pub(crate) use machines::{DestroyArgs, LogsArgs, MachinesArgs, MachinesCommand};
 
 const EXIT_CODES: &str = "Exit codes:
   0    it holds; the job succeeded and its proof was written
@@ -60,6 +62,8 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Runs the job of a configuration, and writes its proof and outputs (`run` may be left out)
     Run(RunArgs),
+    /// Lists and destroys machines, and shows what they wrote to their console
+    Machines(MachinesArgs),
     /// Says whether a proof holds
     Verify(VerifyArgs),
     /// Shows what a proof says, marked as unverified unless it verifies
@@ -100,6 +104,13 @@ pub(crate) struct RunArgs {
     /// Replaces a proof that is already there
     #[arg(long)]
     pub(crate) force: bool,
+    /// What images and firmware measure, for machines that are attested; besides the file that the configuration names, or
+    /// that is beside the image
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) reference_values: Vec<PathBuf>,
+    /// What the machine and the proof must satisfy (YAML)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) policy: Option<PathBuf>,
 }
 
 /// What a proof is verified against.

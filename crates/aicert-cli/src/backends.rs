@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aicert_core::certificate::PlatformKind;
+use aicert_core::cloud::CloudProvider;
 use aicert_core::input::InputSource;
 use aicert_core::runtime::Runtime;
 use aicert_core::spec::LocalTpm;
 use aicert_core::tpm::{TpmBackend, TpmError};
 
-use crate::error::{Exit, Failure};
+use crate::error::Failure;
+use crate::state::State;
 
 /// A TPM to run a job with.
 pub(crate) struct Tpm {
@@ -42,6 +44,11 @@ pub(crate) fn runtime(cache: &Path) -> Result<Arc<dyn Runtime>, Failure> {
 #[cfg(not(feature = "docker"))]
 pub(crate) fn runtime(_: &Path) -> Result<Arc<dyn Runtime>, Failure> {
     Err(not_built_in("run jobs with Docker", "docker"))
+}
+
+/// Every provider that machines of this user can be at, but for this machine.
+pub(crate) fn providers(_: &State) -> Result<Vec<Arc<dyn CloudProvider>>, Failure> {
+    Ok(Vec::new())
 }
 
 /// The TPM that the configuration names; `folder` is where a simulated one keeps its state.
@@ -131,9 +138,7 @@ fn read_certificates(file: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     expect(dead_code, reason = "there is no TPM to fail")
 )]
 fn tpm_failure(error: &TpmError) -> Failure {
-    Failure::new(Exit::DoesNotHold, error.message())
-        .maybe_help(error.advice())
-        .with_causes_of(error)
+    Failure::of(error)
 }
 
 #[cfg_attr(

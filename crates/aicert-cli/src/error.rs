@@ -58,6 +58,13 @@ impl Failure {
         Self::new(Exit::Misuse, message)
     }
 
+    /// A backend's error, which says itself what to do.
+    pub(crate) fn of<K: Copy + std::fmt::Debug>(error: &aicert_core::error::Error<K>) -> Self {
+        Self::new(Exit::DoesNotHold, error.message())
+            .maybe_help(error.advice())
+            .with_causes_of(error)
+    }
+
     #[must_use]
     pub(crate) fn because(mut self, cause: &dyn std::error::Error) -> Self {
         self.causes.push(one_line(&cause.to_string()));

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -50,6 +50,24 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Writes a new file that only its owner can read, whole and durable.
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Writes a file that only its owner can read, in place of what is there: a crash leaves the old one or the new one.
+pub(crate) fn replace_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = beside(path, ".new");
+    remove(&new)?;
+    write_secret(&new, bytes)?;
+    fs::rename(&new, path)?;
+    sync_folder(folder_of(path))
 }
 
 /// Gives a file that is complete its own name; without `replace`, an existing file is an error.
@@ -99,6 +117,13 @@ pub(crate) fn stage_folder(from: &Path, to: &Path, cancelled: &AtomicBool) -> Re
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Whether something was last changed more than a minute ago.
+pub(crate) fn is_older_than_a_minute(path: &Path) -> bool {
+    fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > 60))
 }
 
 /// Whether something, a dangling link included, has this name.

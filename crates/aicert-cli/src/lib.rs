@@ -9,19 +9,24 @@ mod eventlog;
 mod evidence;
 mod export;
 mod files;
+mod fleet;
 mod formats;
 mod image;
 mod init;
 mod local;
+mod lock;
+mod machines;
 mod nitro;
 mod output;
 mod progress;
 mod quote;
 mod recover;
+mod remote;
 mod report;
 mod run;
 mod signals;
 mod source;
+mod state;
 mod table;
 mod targets;
 mod text;
@@ -32,7 +37,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::args::{Cli, Command, CompletionsArgs, ImageCommand, NitroCommand, QuoteCommand, RunArgs};
+use crate::args::{
+    Cli, Command, CompletionsArgs, ImageCommand, MachinesCommand, NitroCommand, QuoteCommand, RunArgs,
+};
 use crate::error::{Exit, Failure};
 use crate::output::Terminal;
 
@@ -81,6 +88,11 @@ fn dispatch(cli: Cli, terminal: Terminal) -> Result<Exit, Failure> {
             .help("write the command first: `aicert run --output-bom proof.json`")),
         Some(Command::Init(args)) => init::init(&args, terminal),
         Some(Command::Run(args)) => run::run(&args, terminal),
+        Some(Command::Machines(args)) => match args.command {
+            MachinesCommand::List => machines::list(terminal),
+            MachinesCommand::Destroy(args) => machines::destroy(&args, terminal),
+            MachinesCommand::Logs(args) => machines::logs(&args, terminal),
+        },
         Some(Command::Verify(args)) => verify::verify(&args, terminal),
         Some(Command::Inspect(args)) => verify::inspect(&args, terminal),
         Some(Command::Eventlog(args)) => eventlog::show(&args, terminal),

@@ -1,12 +1,11 @@
 //! The provider `local`: this machine, with a folder for each job.
 
-mod lock;
 mod record;
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,9 +17,10 @@ use aicert_core::runtime::JobId;
 use aicert_core::time::Timestamp;
 use async_trait::async_trait;
 
-use self::lock::Lock;
 pub(crate) use self::record::Record;
 use crate::files;
+use crate::lock::Lock;
+use crate::state;
 
 /// The folder, inside a machine's, where the job does its work.
 const WORKSPACE: &str = "workspace";
@@ -55,20 +55,7 @@ impl LocalProvider {
     /// Keeps machines below `state`, which is created where needed and must belong to this user alone.
     pub(crate) fn new(state: &Path, purpose: Purpose) -> Result<Self, CloudError> {
         let machines = state.join("machines");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&machines)
-            .map_err(|error| storage("make the state folder", &machines, error))?;
-        let owner =
-            fs::metadata(&machines).map_err(|error| storage("look at the state folder", &machines, error))?;
-        if owner.uid() != rustix::process::geteuid().as_raw() || owner.mode() & 0o022 != 0 {
-            return Err(CloudError::new(
-                CloudErrorKind::PermissionDenied,
-                format!("the state folder {machines:?} can be changed by other users"),
-            )
-            .with_advice("name another one with AICERT_STATE_DIR, or `chmod 700` it"));
-        }
+        state::private_folder(&machines)?;
         Ok(Self {
             capabilities: CloudCapabilities {
                 name: "local",
@@ -112,7 +99,7 @@ impl LocalProvider {
         let hidden = self.machines.join(format!("{NEW}{}", request.job));
         let fresh = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
         fresh(&hidden)?;
-        let lock = Lock::take(&hidden)?;
+        let lock = Lock::make(&hidden)?;
         record.write(&hidden)?;
         fresh(&hidden.join(WORKSPACE))?;
         files::sync_folder(&hidden)?;
@@ -134,17 +121,14 @@ impl LocalProvider {
             names.sort();
             Ok(names)
         };
-        read().map_err(|error| storage("read the state folder", &self.machines, error))
+        read().map_err(|error| state::storage("read the state folder", &self.machines, error))
     }
 
     /// Removes folders whose making was interrupted: nothing was made on their account.
     fn sweep(&self, names: &[String]) {
         for name in names.iter().filter(|name| name.starts_with(NEW)) {
             let folder = self.machines.join(name);
-            let old = fs::metadata(&folder)
-                .and_then(|metadata| metadata.modified())
-                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > 60));
-            if old && !Lock::is_held(&folder) {
+            if files::is_older_than_a_minute(&folder) && !Lock::is_held(&folder) {
                 let _ = files::remove(&folder);
             }
         }
@@ -191,7 +175,7 @@ impl CloudProvider for LocalProvider {
         let record = Record::new(&request.job, &self.purpose);
         let lock = self
             .make(&request, &record)
-            .map_err(|error| storage("make the folder of the job in", &self.machines, error))?;
+            .map_err(|error| state::storage("make the folder of the job in", &self.machines, error))?;
         self.held()
             .insert(MachineId(request.job.as_str().to_owned()), lock);
         let machine = self.machine(request.job);
@@ -227,12 +211,12 @@ impl CloudProvider for LocalProvider {
         let folder = self.folder(id);
         if let Some(record) = Record::read(&folder) {
             for partial in record.partial_files() {
-                files::remove(&partial).map_err(|error| storage("remove", &partial, error))?;
+                files::remove(&partial).map_err(|error| state::storage("remove", &partial, error))?;
             }
         }
         #[cfg(feature = "simulation")]
         aicert_swtpm_testing::SwtpmInstance::remove_leftovers(&folder.join(TPM))
-            .map_err(|error| storage("remove the simulated TPM of the job,", &folder, error))?;
+            .map_err(|error| state::storage("remove the simulated TPM of the job,", &folder, error))?;
         // A thread that was told to stop may still be writing its last file.
         let mut attempts = 0;
         loop {
@@ -242,7 +226,7 @@ impl CloudProvider for LocalProvider {
                     attempts += 1;
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 }
-                Err(error) => return Err(storage("remove the folder of the job,", &folder, error)),
+                Err(error) => return Err(state::storage("remove the folder of the job,", &folder, error)),
             }
         }
         self.held().remove(id);
@@ -252,26 +236,6 @@ impl CloudProvider for LocalProvider {
     async fn console_log(&self, _: &MachineId) -> Result<String, CloudError> {
         // This machine's console is the terminal that the user sits at.
         Ok(String::new())
-    }
-}
-
-fn storage(action: &str, path: &Path, error: io::Error) -> CloudError {
-    let advice = match error.kind() {
-        io::ErrorKind::PermissionDenied => Some("name a folder that you may write to with AICERT_STATE_DIR"),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some("free some space, or name a folder on a larger disk with AICERT_STATE_DIR")
-        }
-        _ => None,
-    };
-    let kind = match error.kind() {
-        io::ErrorKind::PermissionDenied => CloudErrorKind::PermissionDenied,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CloudErrorKind::Exhausted,
-        _ => CloudErrorKind::Failed,
-    };
-    let failure = CloudError::new(kind, format!("could not {action} {path:?}: {error}")).with_source(error);
-    match advice {
-        Some(advice) => failure.with_advice(advice),
-        None => failure,
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use aicert_core::cloud::{CloudProvider, MachineRecord};
-use aicert_core::digest::FileDigest;
+use aicert_core::cloud::{CloudProvider, MachineId, MachineRecord};
 use aicert_core::grammar::Stage;
 use aicert_core::journal::Journal;
 use aicert_core::pipeline::JOURNAL_FILE;
@@ -14,17 +13,6 @@ use crate::files;
 use crate::local::LocalProvider;
 use crate::output::Terminal;
 
-/// What all jobs of one state folder begin with, so that those of others on the same engine are left alone.
-pub(crate) fn job_prefix(state: &Path) -> String {
-    let state = std::fs::canonicalize(state).unwrap_or_else(|_| state.to_owned());
-    let digest = FileDigest::of(state.as_os_str().as_encoded_bytes());
-    let hex: String = digest.as_bytes()[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{hex}-")
-}
-
 /// Cleans up after runs whose process is gone.
 pub(crate) async fn recover(
     provider: &LocalProvider,
@@ -32,22 +20,17 @@ pub(crate) async fn recover(
     prefix: &str,
     terminal: Terminal,
 ) -> Result<(), Failure> {
-    let machines = provider.list().await.map_err(|error| {
-        Failure::new(Exit::DoesNotHold, error.message())
-            .maybe_help(error.advice())
-            .with_causes_of(&error)
-    })?;
+    let machines = provider.list().await.map_err(|error| Failure::of(&error))?;
     let (used, abandoned): (Vec<_>, Vec<_>) = machines
         .into_iter()
         .partition(|machine| machine.in_use != Some(false));
     for machine in &abandoned {
         terminal.warning(&describe(provider, machine));
         clean_up(runtime, &machine.job).await?;
-        provider.destroy(&machine.id).await.map_err(|error| {
-            Failure::new(Exit::DoesNotHold, error.message())
-                .maybe_help(error.advice())
-                .with_causes_of(&error)
-        })?;
+        provider
+            .destroy(&machine.id)
+            .await
+            .map_err(|error| Failure::of(&error))?;
     }
     // Containers without a record: somebody removed the record by hand.
     let jobs = runtime.leftovers().await.unwrap_or_default();
@@ -69,7 +52,8 @@ async fn is_new(provider: &LocalProvider, job: &JobId) -> bool {
     })
 }
 
-async fn clean_up(runtime: &dyn Runtime, job: &JobId) -> Result<(), Failure> {
+/// Removes the containers and images of a job.
+pub(crate) async fn clean_up(runtime: &dyn Runtime, job: &JobId) -> Result<(), Failure> {
     runtime.clean_up(job).await.map_err(|error| {
         Failure::new(
             Exit::DoesNotHold,
@@ -114,6 +98,20 @@ fn describe(provider: &LocalProvider, machine: &MachineRecord) -> String {
 fn is_younger(file: &Path, than: &Path) -> bool {
     let modified = |path| std::fs::metadata(path).and_then(|metadata| metadata.modified());
     matches!((modified(file), modified(than)), (Ok(file), Ok(than)) if file >= than)
+}
+
+/// What the job of a machine does, or did when it was interrupted.
+pub(crate) fn stage_of(provider: &LocalProvider, machine: &MachineId) -> &'static str {
+    let journal = provider.workspace(machine).join(JOURNAL_FILE);
+    match Journal::read(&journal).map_or(Stage::Empty, |log| log.stage()) {
+        Stage::Empty | Stage::Opened => "gets ready",
+        Stage::Machine | Stage::Inputs => "fetches inputs",
+        Stage::Image => "fetches packages",
+        Stage::Dependencies => "builds the container",
+        Stage::Built | Stage::Sealed | Stage::Started => "runs the job",
+        Stage::Finished | Stage::Outputs => "measures outputs",
+        Stage::Closed => "writes the proof",
+    }
 }
 
 /// What a job does after it has recorded an event.

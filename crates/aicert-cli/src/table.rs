@@ -42,6 +42,38 @@ pub(crate) fn table(rows: &[Row], mark: Option<&str>) -> Text {
     text
 }
 
+/// Rows of as many columns each, as wide as they must be; the first row is a heading.
+pub(crate) fn columns(rows: &[Vec<String>]) -> Text {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|cell| one_line(cell).chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
+    let mut text = Text::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (column, cell) in row.iter().enumerate() {
+            let cell = one_line(cell);
+            let last = column + 1 == row.len();
+            let padding = if last {
+                0
+            } else {
+                widths[column] + 2 - cell.chars().count()
+            };
+            text = if number == 0 {
+                text.dim(&cell)
+            } else {
+                text.plain(&cell)
+            };
+            text = text.plain(&" ".repeat(padding));
+        }
+        text = text.line_end();
+    }
+    text
+}
+
 /// The numbers of PCRs in ascending order, runs of three or more as `0 to 15`.
 pub(crate) fn ranges(numbers: impl IntoIterator<Item = PcrIndex>) -> String {
     let numbers: Vec<u8> = numbers.into_iter().map(PcrIndex::as_u8).collect();

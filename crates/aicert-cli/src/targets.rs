@@ -5,13 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aicert_core::runtime::JobId;
+use serde::{Deserialize, Serialize};
 
 use crate::args::RunArgs;
 use crate::error::Failure;
 use crate::files;
 
 /// Where results go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Targets {
     pub(crate) proof: PathBuf,
     pub(crate) outputs: PathBuf,
@@ -30,7 +32,13 @@ impl Targets {
             simulated,
             replace: args.force,
         };
-        let Self { proof, outputs, .. } = &targets;
+        targets.check()?;
+        Ok(targets)
+    }
+
+    /// Checks that everything can be put where it belongs.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let Self { proof, outputs, .. } = self;
         if proof.file_name().is_none() {
             return Err(Failure::misuse(format!(
                 "`--output-bom {}` names no file",
@@ -43,8 +51,8 @@ impl Targets {
                     .help("name a folder that is empty or not there"),
             );
         }
-        for path in targets.files() {
-            check_file(&path, args.force)?;
+        for path in self.files() {
+            check_file(&path, self.replace)?;
         }
         check_folder(outputs)?;
         if absolute(proof)?.starts_with(absolute(outputs)?) {
@@ -53,7 +61,16 @@ impl Targets {
                     .help("the outputs are what the proof speaks of: keep it beside them"),
             );
         }
-        Ok(targets)
+        Ok(())
+    }
+
+    /// The same places, wherever a command is given.
+    pub(crate) fn absolute(&self) -> Result<Self, Failure> {
+        Ok(Self {
+            proof: absolute(&self.proof)?,
+            outputs: absolute(&self.outputs)?,
+            ..self.clone()
+        })
     }
 
     /// The listings that are too large for the proof.

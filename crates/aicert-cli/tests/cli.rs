@@ -29,6 +29,7 @@ fn help_is_short_and_complete() {
       init         Writes a commented configuration to start from
       run          Runs the job of a configuration, and writes its proof and outputs (`run` may be left
                    out)
+      machines     Lists and destroys machines, and shows what they wrote to their console
       verify       Says whether a proof holds
       inspect      Shows what a proof says, marked as unverified unless it verifies
       eventlog     Shows a boot event log: its events, the PCRs that they lead to, and what no honest
@@ -40,13 +41,17 @@ fn help_is_short_and_complete() {
       help         Print this message or the help of the given subcommand(s)
 
     Options:
-      -f, --file <FILE>        The configuration [default: aicert.yaml]
-      -b, --output-bom <FILE>  Where to write the proof [default: proof.json]
-      -o, --outputs <DIR>      Where to put the outputs of the job: a folder that is empty or not there
-                               [default: outputs]
-          --force              Replaces a proof that is already there
-      -h, --help               Print help
-      -V, --version            Print version
+      -f, --file <FILE>              The configuration [default: aicert.yaml]
+      -b, --output-bom <FILE>        Where to write the proof [default: proof.json]
+      -o, --outputs <DIR>            Where to put the outputs of the job: a folder that is empty or not
+                                     there [default: outputs]
+          --force                    Replaces a proof that is already there
+          --reference-values <FILE>  What images and firmware measure, for machines that are attested;
+                                     besides the file that the configuration names, or that is beside
+                                     the image
+          --policy <FILE>            What the machine and the proof must satisfy (YAML)
+      -h, --help                     Print help
+      -V, --version                  Print version
 
     Output:
       -q, --quiet         Says nothing but errors; the exit code tells the result

@@ -22,6 +22,13 @@ impl Desk {
         self
     }
 
+    /// Makes a folder its owner's alone.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn private(&self, name: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aicert"));
         command

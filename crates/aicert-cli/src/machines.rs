@@ -1,0 +1,155 @@
+//! `aicert machines`.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::args::{DestroyArgs, LogsArgs};
+use crate::card::count;
+use crate::error::{Exit, Failure};
+use crate::fleet::{Entry, Fleet, InUse};
+use crate::output::Terminal;
+use crate::run::block_on;
+use crate::signals::Signals;
+use crate::state::State;
+use crate::table::columns;
+use crate::text::{Text, one_line};
+
+/// How often a console is looked at.
+const CONSOLE_PERIOD: Duration = Duration::from_millis(500);
+
+pub(crate) fn list(terminal: Terminal) -> Result<Exit, Failure> {
+    block_on(async {
+        let entries = fleet()?.survey().await?;
+        terminal.result(&table_of(&entries));
+        terminal.json_result(&json!({ "machines": entries }));
+        Ok(Exit::Holds)
+    })
+}
+
+fn fleet() -> Result<Fleet, Failure> {
+    Fleet::of(State::from_environment()?)
+}
+
+/// One line for each machine.
+pub(crate) fn table_of(entries: &[Entry]) -> Text {
+    if entries.is_empty() {
+        return Text::from("There are no machines.");
+    }
+    let mut rows = vec![
+        ["JOB", "PROVIDER", "STATE", "PHASE", "SINCE", "CONFIGURATION"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    rows.extend(entries.iter().map(|entry| {
+        let state = match entry.in_use {
+            Some(false) => format!("{}, nobody follows it", entry.state.in_words()),
+            _ => entry.state.in_words().to_owned(),
+        };
+        let configuration = entry.configuration.as_ref();
+        vec![
+            entry.job.to_string(),
+            entry.provider.clone(),
+            state,
+            entry.activity.clone(),
+            entry.created.to_string(),
+            configuration.map_or_else(|| "unknown".to_owned(), |path| path.display().to_string()),
+        ]
+    }));
+    columns(&rows)
+}
+
+pub(crate) fn destroy(args: &DestroyArgs, terminal: Terminal) -> Result<Exit, Failure> {
+    block_on(async {
+        let fleet = fleet()?;
+        let entries = fleet.survey().await?;
+        let chosen: Vec<&Entry> = match &args.job {
+            Some(name) => vec![Fleet::choose(&entries, name)?],
+            None => entries.iter().collect(),
+        };
+        let in_use = if args.force { InUse::Destroy } else { InUse::Refuse };
+        let (mut destroyed, mut failed) = (Vec::new(), None);
+        for entry in chosen {
+            match fleet.destroy(entry, in_use).await {
+                Ok(()) => destroyed.push(entry.job.to_string()),
+                // The others are destroyed all the same; each failure but the last is told here.
+                Err(failure) => {
+                    if let Some(earlier) = failed.replace(failure) {
+                        terminal.error(&earlier);
+                    }
+                }
+            }
+        }
+        match &destroyed[..] {
+            [] if failed.is_some() => {}
+            [] => terminal.result(&"There are no machines to destroy.".into()),
+            [job] => terminal.result(
+                &Text::from("Destroyed the machine of the job ")
+                    .bold(job)
+                    .plain("."),
+            ),
+            jobs => terminal.result(&format!("Destroyed {}.", count(jobs.len() as u64, "machine")).into()),
+        }
+        terminal.json_result(&json!({ "destroyed": destroyed }));
+        match failed {
+            Some(failure) => Err(failure),
+            None => Ok(Exit::Holds),
+        }
+    })
+}
+
+pub(crate) fn logs(args: &LogsArgs, terminal: Terminal) -> Result<Exit, Failure> {
+    block_on(async {
+        let fleet = fleet()?;
+        let entries = fleet.survey().await?;
+        let entry = Fleet::choose(&entries, &args.job)?;
+        let console = fleet.console(entry).await?;
+        if args.follow {
+            let mut signals = Signals::listen()?;
+            tokio::select! {
+                number = signals.next() => return Ok(Exit::Signal(number)),
+                done = follow(&fleet, entry, terminal) => done?,
+            }
+            return Ok(Exit::Holds);
+        }
+        show(&console, terminal);
+        terminal.json_result(&json!({ "job": entry.job.as_str(), "console": console }));
+        Ok(Exit::Holds)
+    })
+}
+
+/// Shows what a console gets, until its machine has ended.
+async fn follow(fleet: &Fleet, entry: &Entry, terminal: Terminal) -> Result<(), Failure> {
+    let mut shown = 0;
+    loop {
+        // In this order: what a machine writes last is there when it has ended.
+        let running = fleet.is_running(entry).await?;
+        let console = fleet.console(entry).await?;
+        let complete = match running {
+            true => console.rfind('\n').map_or(0, |end| end + 1),
+            false => console.len(),
+        };
+        if let Some(new) = console.get(shown..complete).filter(|new| !new.is_empty()) {
+            show(new, terminal);
+            if terminal.json {
+                terminal.json_line(&json!({ "event": "console", "text": new }));
+            }
+        }
+        shown = shown.max(complete);
+        if !running {
+            return Ok(());
+        }
+        tokio::time::sleep(CONSOLE_PERIOD).await;
+    }
+}
+
+/// A console as it was, but for what would do something to the terminal.
+fn show(console: &str, terminal: Terminal) {
+    let mut text = Text::new();
+    for line in console.lines() {
+        text = text.plain(&one_line(line.trim_end_matches('\r'))).line_end();
+    }
+    if !console.is_empty() {
+        terminal.result(&text);
+    }
+}

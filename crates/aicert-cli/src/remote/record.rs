@@ -1,0 +1,426 @@
+//! The durable trace of a job on another machine: there before the machine is, and gone after it.
+//!
+//! `<state>/runs/<job>` holds everything that is needed to go on with the job from another process: a record of how far it
+//! is, the client's key, the configuration as it was sent, and what the machine was verified against.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use aicert_core::cloud::{CloudError, MachineId};
+use aicert_core::digest::{ConfigDigest, Nonce};
+use aicert_core::runtime::JobId;
+use aicert_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+use crate::lock::Lock;
+use crate::state::{self, State};
+use crate::targets::Targets;
+
+const RECORD: &str = "record.json";
+/// Marks folders that are not complete yet.
+const NEW: &str = ".new-";
+/// A record is a few kilobytes.
+const RECORD_LIMIT: u64 = 4 << 20;
+
+/// How far a job is. Each is recorded before anything is done that only the next one could undo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    /// There may be a machine, and it is not known which.
+    Prepared,
+    /// There is a machine, and nothing is known of what it booted.
+    Booting,
+    /// The machine was verified, and nothing has been sent to it.
+    Attested,
+    /// The job may have been sent.
+    Submitted,
+    /// There is a certificate, and it is on the machine.
+    Finished,
+    /// Everything is here, and the machine is of no use any more.
+    Delivered,
+}
+
+impl Phase {
+    /// For people, after "the machine".
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Self::Prepared => "is being made",
+            Self::Booting => "boots",
+            Self::Attested => "is attested",
+            Self::Submitted => "has the job",
+            Self::Finished => "has the results",
+            Self::Delivered => "is done",
+        }
+    }
+
+    /// Whether there is or may be something on the machine that is nowhere else.
+    pub(crate) fn has_something_to_lose(self) -> bool {
+        matches!(self, Self::Submitted | Self::Finished)
+    }
+}
+
+/// What is known of a job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    /// The job.
+    pub(crate) job: String,
+    /// Since when it exists.
+    pub(crate) created: Timestamp,
+    /// The process that follows it, for people.
+    pub(crate) process: u32,
+    /// The configuration, and its digest.
+    pub(crate) configuration: PathBuf,
+    pub(crate) config: ConfigDigest,
+    /// Where results go, absolute.
+    pub(crate) targets: Targets,
+    /// Where the user has the reference values, for the advice how to verify.
+    pub(crate) reference_values: Vec<PathBuf>,
+    /// The challenge that the proof answers.
+    pub(crate) nonce: Nonce,
+    /// Who provides the machine; the value of `provider` in the configuration.
+    pub(crate) provider: String,
+    /// Its name there.
+    pub(crate) machine: Option<String>,
+    /// Where its server listens.
+    pub(crate) endpoint: Option<SocketAddr>,
+    /// How far the job is.
+    pub(crate) phase: Phase,
+    /// How long each phase has taken so far, in milliseconds.
+    #[serde(default)]
+    pub(crate) times: Times,
+}
+
+/// How long the parts of a job took, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Times {
+    /// Until the machine was switched on.
+    pub(crate) machine: u64,
+    /// From power-on until it was attested.
+    pub(crate) attest: u64,
+    /// Sending the job and its inputs.
+    pub(crate) send: u64,
+    /// From then until there was a certificate.
+    pub(crate) run: u64,
+    /// Bringing everything back, and verifying it.
+    pub(crate) receive: u64,
+}
+
+impl Record {
+    pub(crate) fn id(&self) -> Option<MachineId> {
+        self.machine.clone().map(MachineId)
+    }
+
+    /// Every file that may be left half written.
+    pub(crate) fn partial_files(&self, job: &JobId) -> Vec<PathBuf> {
+        let targets = self.targets.all();
+        targets.iter().map(|path| files::partial(path, job)).collect()
+    }
+}
+
+/// A job that this process follows, and nobody else.
+#[derive(Debug)]
+pub(crate) struct Run {
+    job: JobId,
+    folder: PathBuf,
+    record: Record,
+    /// Held for as long as this is.
+    _lock: Lock,
+}
+
+impl Run {
+    pub(crate) fn job(&self) -> &JobId {
+        &self.job
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Changes the record, durably.
+    pub(crate) fn update(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), CloudError> {
+        let mut record = self.record.clone();
+        change(&mut record);
+        let bytes = to_json(&record).map_err(|error| state::storage("write", &self.folder, error))?;
+        self.write(RECORD, &bytes)?;
+        self.record = record;
+        Ok(())
+    }
+
+    /// Keeps something beside the record, durably; only its owner can read it.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), CloudError> {
+        let path = self.folder.join(name);
+        files::replace_secret(&path, bytes).map_err(|error| state::storage("write", &path, error))
+    }
+
+    /// What is kept beside the record.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, CloudError> {
+        let path = self.folder.join(name);
+        fs::read(&path).map_err(|error| state::storage("read", &path, error))
+    }
+
+    /// The path of something beside the record.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Forgets the job: there is nothing left that belongs to it.
+    pub(crate) fn forget(self) -> Result<(), CloudError> {
+        for partial in self.record.partial_files(&self.job) {
+            files::remove(&partial).map_err(|error| state::storage("remove", &partial, error))?;
+        }
+        files::remove(&self.folder).map_err(|error| state::storage("remove", &self.folder, error))
+    }
+}
+
+/// A job that somebody has begun.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) job: JobId,
+    /// Nothing when it cannot be read.
+    pub(crate) record: Option<Record>,
+    /// Whether a process follows it.
+    pub(crate) in_use: bool,
+}
+
+/// The jobs on other machines of one state folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Runs(PathBuf);
+
+impl Runs {
+    pub(crate) fn of(state: &State) -> Self {
+        Self(state.folder.join("runs"))
+    }
+
+    /// Records a job, with what is kept beside the record: whatever is listed is complete.
+    pub(crate) fn begin(&self, record: Record, beside: &[(&str, &[u8])]) -> Result<Run, CloudError> {
+        state::private_folder(&self.0)?;
+        let job: JobId = record
+            .job
+            .parse()
+            .map_err(|_| state::storage("record the job in", &self.0, io::ErrorKind::InvalidInput.into()))?;
+        let hidden = self.0.join(format!("{NEW}{job}"));
+        let folder = self.0.join(job.as_str());
+        let make = || -> io::Result<Lock> {
+            fs::DirBuilder::new().mode(0o700).create(&hidden)?;
+            let lock = Lock::make(&hidden)?;
+            for (name, bytes) in beside {
+                files::write_secret(&hidden.join(name), bytes)?;
+            }
+            files::write_secret(&hidden.join(RECORD), &to_json(&record)?)?;
+            files::sync_folder(&hidden)?;
+            if files::exists(&folder) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(&hidden, &folder)?;
+            files::sync_folder(&self.0)?;
+            Ok(lock)
+        };
+        match make() {
+            Ok(lock) => Ok(Run {
+                job,
+                folder,
+                record,
+                _lock: lock,
+            }),
+            Err(error) => {
+                let _ = files::remove(&hidden);
+                Err(state::storage("record the job in", &self.0, error))
+            }
+        }
+    }
+
+    /// Every job, the oldest first.
+    pub(crate) fn list(&self) -> Result<Vec<Known>, CloudError> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(state::storage("read the state folder", &self.0, error)),
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        self.sweep(&names);
+        let jobs = names.into_iter().filter_map(|name| name.parse::<JobId>().ok());
+        Ok(jobs
+            .map(|job| {
+                let folder = self.0.join(job.as_str());
+                Known {
+                    record: read_record(&folder),
+                    in_use: Lock::is_held(&folder),
+                    job,
+                }
+            })
+            .collect())
+    }
+
+    /// Follows a job from here on; nothing when another process does, or its record cannot be read.
+    pub(crate) fn take(&self, job: &JobId) -> Result<Option<Run>, CloudError> {
+        let folder = self.0.join(job.as_str());
+        let lock = match Lock::take(&folder) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(state::storage("lock", &folder, error)),
+        };
+        let Some(record) = read_record(&folder) else {
+            return Ok(None);
+        };
+        let mut run = Run {
+            job: job.clone(),
+            folder,
+            record,
+            _lock: lock,
+        };
+        run.update(|record| record.process = std::process::id())?;
+        Ok(Some(run))
+    }
+
+    /// Removes what is known of a job whose record cannot be read.
+    pub(crate) fn remove(&self, job: &JobId) -> Result<(), CloudError> {
+        let folder = self.0.join(job.as_str());
+        files::remove(&folder).map_err(|error| state::storage("remove", &folder, error))
+    }
+
+    /// Removes folders whose making was interrupted: nothing was made on their account.
+    fn sweep(&self, names: &[String]) {
+        for name in names.iter().filter(|name| name.starts_with(NEW)) {
+            let folder = self.0.join(name);
+            if files::is_older_than_a_minute(&folder) && !Lock::is_held(&folder) {
+                let _ = files::remove(&folder);
+            }
+        }
+    }
+}
+
+fn to_json(record: &Record) -> io::Result<Vec<u8>> {
+    // Fails for paths that are not UTF-8.
+    serde_json::to_vec_pretty(record).map_err(io::Error::from)
+}
+
+fn read_record(folder: &Path) -> Option<Record> {
+    let path = folder.join(RECORD);
+    if fs::metadata(&path).ok()?.len() > RECORD_LIMIT {
+        return None;
+    }
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn state(folder: &Path) -> State {
+        State {
+            folder: folder.join("state"),
+            cache: folder.join("cache"),
+        }
+    }
+
+    fn record(job: &str, folder: &Path) -> Record {
+        let args = crate::args::RunArgs {
+            output_bom: Some(folder.join("proof.json")),
+            outputs: Some(folder.join("model")),
+            ..Default::default()
+        };
+        Record {
+            job: job.into(),
+            created: Timestamp::now(),
+            process: std::process::id(),
+            configuration: folder.join("aicert.yaml"),
+            config: ConfigDigest::of(b"x"),
+            targets: Targets::of(&args, true).unwrap().absolute().unwrap(),
+            reference_values: Vec::new(),
+            nonce: Nonce::from_bytes([3; 32]),
+            provider: "qemu".into(),
+            machine: None,
+            endpoint: None,
+            phase: Phase::Prepared,
+            times: Times::default(),
+        }
+    }
+
+    #[test]
+    fn a_run_is_recorded_followed_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = Runs::of(&state(folder.path()));
+        assert!(runs.list().unwrap().is_empty());
+        let begun = runs.begin(record("a", folder.path()), &[("key", b"secret")]);
+        let mut run = begun.unwrap();
+        assert_eq!(run.read("key").unwrap(), b"secret");
+        let mode = |name: &str| {
+            let metadata = fs::metadata(run.path(name)).unwrap();
+            metadata.permissions().mode() & 0o777
+        };
+        assert_eq!((mode("key"), mode(RECORD), mode(".")), (0o600, 0o600, 0o700));
+        assert!(
+            runs.begin(record("a", folder.path()), &[]).is_err(),
+            "one job is begun once"
+        );
+        run.update(|record| {
+            record.phase = Phase::Submitted;
+            record.machine = Some("m".into());
+        })
+        .unwrap();
+        let known = runs.list().unwrap();
+        assert!(known.len() == 1 && known[0].in_use);
+        let read = known[0].record.as_ref().unwrap();
+        assert_eq!(
+            (read.phase, read.machine.as_deref()),
+            (Phase::Submitted, Some("m"))
+        );
+        assert!(
+            runs.take(&known[0].job).unwrap().is_none(),
+            "another one follows it"
+        );
+
+        // The kernel gives the lock back whatever way a process ends.
+        let job = run.job().clone();
+        drop(run);
+        assert!(!runs.list().unwrap()[0].in_use);
+        let run = runs.take(&job).unwrap().unwrap();
+        assert_eq!(run.record().phase, Phase::Submitted);
+        let partial = files::partial(&folder.path().join("proof.json"), &job);
+        fs::write(&partial, "half").unwrap();
+        run.forget().unwrap();
+        assert!(runs.list().unwrap().is_empty() && !files::exists(&partial));
+        assert!(runs.take(&job).unwrap().is_none());
+    }
+
+    #[test]
+    fn damaged_records_are_listed_and_can_be_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = Runs::of(&state(folder.path()));
+        let run = runs.begin(record("a", folder.path()), &[]).unwrap();
+        fs::write(run.path(RECORD), "{").unwrap();
+        drop(run);
+        let known = runs.list().unwrap();
+        assert!(known[0].record.is_none() && !known[0].in_use);
+        assert!(runs.take(&known[0].job).unwrap().is_none());
+        runs.remove(&known[0].job).unwrap();
+        assert!(runs.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_never_complete_is_swept_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = Runs::of(&state(folder.path()));
+        runs.begin(record("a", folder.path()), &[]).unwrap();
+        let hidden = runs.0.join(".new-b");
+        fs::create_dir(&hidden).unwrap();
+        runs.list().unwrap();
+        assert!(hidden.exists(), "somebody may be making it right now");
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(120);
+        fs::File::open(&hidden).unwrap().set_modified(then).unwrap();
+        assert_eq!(runs.list().unwrap().len(), 1);
+        assert!(!hidden.exists());
+    }
+}
