@@ -25,6 +25,7 @@ expect aicert-inputs aicert-core
 expect aicert-runtime-docker aicert-core
 expect aicert-tpm aicert-core
 expect aicert-swtpm-testing aicert-core aicert-tpm
+expect aicert-init
 expect aicert-client aicert-core aicert-verify
 expect aicert-cloud-qemu aicert-core aicert-swtpm-testing aicert-tpm aicert-verify
 expect aicert-server aicert-core aicert-inputs aicert-runtime-docker aicert-tpm aicert-verify
