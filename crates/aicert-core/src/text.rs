@@ -38,7 +38,7 @@ pub(crate) fn deceives(text: &str) -> Option<&'static str> {
 }
 
 /// At most `limit` characters of a text, with everything escaped that is not what it looks like.
-pub(crate) fn printable(text: &str, limit: usize) -> String {
+pub fn printable(text: &str, limit: usize) -> String {
     let mut out = String::new();
     for character in text.chars().take(limit) {
         if is_deceptive(character) {

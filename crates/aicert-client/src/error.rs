@@ -1,0 +1,239 @@
+//! What can go wrong between a client and a machine.
+
+use std::error::Error as StdError;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use aicert_core::api::Problem;
+use aicert_core::digest::{FileDigest, TlsKeyDigest};
+use aicert_core::measure::MeasureError;
+use aicert_core::text::printable;
+use aicert_verify::Rejection;
+
+/// How many characters of an answer are shown.
+const SHOWN: usize = 300;
+
+/// Says what went wrong, for programs by its variant, for people in a sentence and with [`ClientError::advice`]. What a server
+/// said is shown escaped, so that no answer can fool a terminal.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Nothing answers there, or not yet: a machine that boots looks like this. Trying again later may help.
+    #[error("nothing answers at {endpoint} yet: {reason}")]
+    NotYet {
+        /// Where.
+        endpoint: SocketAddr,
+        /// What was seen.
+        reason: String,
+    },
+    /// The attested machine does not answer any more.
+    #[error("the machine at {endpoint} does not answer: {reason}")]
+    Unreachable {
+        /// Where.
+        endpoint: SocketAddr,
+        /// What was seen.
+        reason: String,
+    },
+    /// The machine serves somebody else.
+    #[error("the machine serves another client: {}", printable(&problem.message, SHOWN))]
+    Unauthorized {
+        /// What it said.
+        problem: Problem,
+    },
+    /// The machine is not to be trusted. Nothing was sent to it.
+    #[error("the machine is refused, and nothing was sent to it. {0}")]
+    Rejected(#[source] Rejection),
+    /// A proof is not from the machine that was attested.
+    #[error("the proof is not of the job that was sent. {0}")]
+    OtherMachine(#[source] Rejection),
+    /// Who answers has another key than when the machine was attested. Nothing was sent over that connection.
+    #[error(
+        "the server at {endpoint} has the TLS key {found}, and had {expected} when it was attested: the machine was restarted, or \
+         somebody stands in between"
+    )]
+    Changed {
+        /// Where.
+        endpoint: SocketAddr,
+        /// The key that was attested.
+        expected: TlsKeyDigest,
+        /// The key that the connection was served with.
+        found: TlsKeyDigest,
+    },
+    /// The server refuses the request, and says why.
+    #[error("{request}: {}", printable(&problem.message, SHOWN))]
+    Problem {
+        /// What was asked.
+        request: String,
+        /// The status of the answer.
+        status: u16,
+        /// What it said.
+        problem: Problem,
+    },
+    /// The answer is none that a server of aicert gives.
+    #[error("{request}: expected {expected}, found {found}")]
+    Protocol {
+        /// What was asked.
+        request: String,
+        /// What would have been right.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// Other bytes came than the proof says.
+    #[error("the output {path:?} that arrived is {found}; the proof says {expected}")]
+    OtherBytes {
+        /// Which file.
+        path: String,
+        /// Its digest in the proof.
+        expected: FileDigest,
+        /// The digest of what arrived.
+        found: FileDigest,
+    },
+    /// A file or folder of this computer could not be read or written.
+    #[error("could not {action} {path:?}: {}", explain(source))]
+    Storage {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// An input of this computer cannot be sent.
+    #[error("input {name:?}: {message}")]
+    Input {
+        /// Its name in the configuration.
+        name: String,
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        advice: String,
+    },
+    /// What was given to the client is not usable.
+    #[error("{message}")]
+    Usage {
+        /// What, and why.
+        message: String,
+        /// What to do.
+        advice: &'static str,
+    },
+}
+
+impl ClientError {
+    /// What to do about it.
+    pub fn advice(&self) -> Option<String> {
+        Some(
+            match self {
+                Self::NotYet { .. } => "wait while the machine boots; its console says what it does",
+                Self::Unreachable { .. } => {
+                    "check the connection and that the machine still runs; the job goes on without a client, and can be attached to"
+                }
+                Self::Unauthorized { problem } | Self::Problem { problem, .. } => {
+                    return problem.advice.as_ref().map(|advice| printable(advice, SHOWN));
+                }
+                // Each of its failures has its own.
+                Self::Rejected(_) | Self::OtherMachine(_) => return None,
+                Self::Changed { .. } => {
+                    "if the machine was restarted, its job and everything on it is gone: start another; otherwise use another network"
+                }
+                Self::Protocol { .. } => {
+                    "check that the address is that of the machine; otherwise this is a fault in aicert: report it"
+                }
+                Self::OtherBytes { .. } => {
+                    "do not use this file: the machine sends something else than what it measured; report the case"
+                }
+                Self::Storage { source, .. } => return storage_advice(source).map(str::to_owned),
+                Self::Input { advice, .. } => return Some(advice.clone()),
+                Self::Usage { advice, .. } => advice,
+            }
+            .to_owned(),
+        )
+    }
+
+    /// Whether the same request may succeed a moment later.
+    pub fn is_retryable(&self) -> bool {
+        use aicert_core::api::ProblemCode;
+        match self {
+            Self::NotYet { .. } | Self::Unreachable { .. } => true,
+            Self::Problem { problem, .. } => problem.code == ProblemCode::Busy,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn storage(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Storage {
+            action,
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn protocol(
+        request: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl AsRef<str>,
+    ) -> Self {
+        Self::Protocol {
+            request: request.into(),
+            expected: expected.into(),
+            found: printable(found.as_ref(), SHOWN),
+        }
+    }
+
+    pub(crate) fn input(name: &str, error: &MeasureError) -> Self {
+        Self::Input {
+            name: name.to_owned(),
+            message: error.to_string(),
+            advice: error
+                .advice()
+                .unwrap_or("check the folder, and try again")
+                .to_owned(),
+        }
+    }
+}
+
+/// What the operating system said, with what users can do something about in plain words.
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "the disk is full".into(),
+        io::ErrorKind::QuotaExceeded => "the disk quota is used up".into(),
+        io::ErrorKind::PermissionDenied => "no permission".into(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
+        io::ErrorKind::NotFound => "it does not exist".into(),
+        io::ErrorKind::AlreadyExists => "it exists already".into(),
+        io::ErrorKind::NotADirectory => "it is not a directory".into(),
+        io::ErrorKind::FileTooLarge => "the file system holds no files of that size".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn storage_advice(error: &io::Error) -> Option<&'static str> {
+    Some(match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space and try again: what has arrived is kept; or choose a place on a larger disk"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "choose a place where you may write"
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "check the path",
+        io::ErrorKind::AlreadyExists => "choose a place where there is nothing yet",
+        _ => return None,
+    })
+}
+
+/// An error with everything that caused it, in one line.
+pub(crate) fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Libraries repeat what their causes say.
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    printable(&text, SHOWN)
+}
