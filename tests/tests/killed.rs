@@ -177,12 +177,10 @@ fn an_interrupt_cleans_up_at_once() {
         !String::from_utf8_lossy(&running.stdout).contains(state.to_str().unwrap()),
         "a container is left"
     );
-    let swtpms = Command::new("pgrep")
-        .args(["-af", state.to_str().unwrap()])
-        .output()
-        .unwrap();
-    assert!(
-        !String::from_utf8_lossy(&swtpms.stdout).contains("swtpm"),
-        "a software TPM is left"
-    );
+    let left = fs::read_dir("/proc").unwrap().any(|process| {
+        let process = process.unwrap().path();
+        fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&state))
+            && fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == "swtpm")
+    });
+    assert!(!left, "a software TPM is left");
 }

@@ -3,16 +3,17 @@
 use std::str::FromStr as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aicert_core::secret::Secret;
 use aicert_core::time::Timestamp;
 use aicert_core::tpm::TpmError;
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{DerSignature, SigningKey};
 use p256::elliptic_curve::rand_core::{OsRng, RngCore as _};
-use p256::pkcs8::EncodePublicKey as _;
+use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _};
 use sha1::{Digest as _, Sha1};
-use x509_cert::certificate::{CertificateInner, TbsCertificateInner, Version};
+use x509_cert::certificate::{CertificateInner, Rfc5280, TbsCertificateInner, Version};
 use x509_cert::der::asn1::{BitString, GeneralizedTime, ObjectIdentifier, OctetString, UtcTime};
-use x509_cert::der::pem::{LineEnding, encode_string};
+use x509_cert::der::pem::{LineEnding, decode_vec, encode_string};
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{
@@ -31,6 +32,8 @@ use crate::public;
 const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 /// `tcg-kp-AIKCertificate` (TCG Credential Profiles).
 const AIK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.3");
+
+const CERTIFICATE_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
 const CERT_BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const CERT_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
@@ -159,6 +162,47 @@ impl Authority {
         let key = public::subject_public_key(public)?;
         let key = SubjectPublicKeyInfoOwned::from_der(key.as_bytes()).map_err(Failure::certificate)?;
         Ok(certify(&self.key, &self.name, &key, profile)?)
+    }
+
+    /// Key and certificate as PEM, for a CA that is used again by other processes.
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    pub fn to_pem(&self) -> Result<Secret, TpmError> {
+        let key = self
+            .key
+            .to_pkcs8_pem(LineEnding::LF)
+            .map_err(Failure::certificate)?;
+        Ok(Secret::new([key.as_str(), &self.certificate_pem()].concat()))
+    }
+
+    /// Reads what [`to_pem`](Self::to_pem) wrote.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else, or the certificate is another key's.
+    pub fn from_pem(pem: &Secret) -> Result<Self, TpmError> {
+        let broken = |what: &str| Failure::certificate(format!("this is no authority of a test CA: {what}"));
+        let begin = pem
+            .expose()
+            .find(CERTIFICATE_BEGIN)
+            .ok_or_else(|| broken("it has no certificate"))?;
+        let (key, certificate) = pem.expose().split_at(begin);
+        let key = SigningKey::from_pkcs8_pem(key).map_err(|error| broken(&error.to_string()))?;
+        let (_, certificate) =
+            decode_vec(certificate.as_bytes()).map_err(|error| broken(&error.to_string()))?;
+        let body = CertificateInner::<Rfc5280>::from_der(&certificate)
+            .map_err(|error| broken(&error.to_string()))?
+            .tbs_certificate;
+        if body.subject_public_key_info != key_info(&key)? {
+            return Err(broken("the certificate is another key's").into());
+        }
+        Ok(Self {
+            key,
+            name: body.subject,
+            certificate,
+        })
     }
 
     /// Its own certificate, in DER.
@@ -444,6 +488,41 @@ mod tests {
         let (challenge, _) = ca.challenge(&key.public(), &key.public(), true).unwrap();
         let profile = CertificateProfile::attestation_key("nobody");
         assert!(ca.conclude(challenge, &[0; 32], &profile).is_err());
+    }
+
+    #[test]
+    fn an_authority_is_read_as_it_was_written() {
+        let ca = TestCa::new().unwrap();
+        let [root, intermediate] = [ca.root(), ca.intermediate()].map(|authority| {
+            let pem = authority.to_pem().unwrap();
+            let read = Authority::from_pem(&pem).unwrap();
+            assert_eq!(read.certificate(), authority.certificate());
+            pem
+        });
+        let again = TestCa::from_authorities(
+            Authority::from_pem(&root).unwrap(),
+            Authority::from_pem(&intermediate).unwrap(),
+        );
+        assert_eq!(again.root_pem(), ca.root_pem());
+        let key = ForgedKey::new(ForgedKey::ATTESTATION);
+        let profile = CertificateProfile::attestation_key("key");
+        let leaf = again.intermediate().issue(&key.public(), &profile).unwrap();
+        let leaf = x509_cert::Certificate::from_der(&leaf).unwrap();
+        let issuer = x509_cert::Certificate::from_der(ca.intermediate().certificate()).unwrap();
+        assert_eq!(leaf.tbs_certificate.issuer, issuer.tbs_certificate.subject);
+
+        let begin = |pem: &Secret| pem.expose().find(CERTIFICATE_BEGIN).unwrap();
+        let mixed = [
+            &root.expose()[..begin(&root)],
+            &intermediate.expose()[begin(&intermediate)..],
+        ]
+        .concat();
+        for wrong in [mixed.as_str(), "", &ca.root_pem(), &root.expose()[..begin(&root)]] {
+            assert!(
+                Authority::from_pem(&Secret::new(wrong.to_owned())).is_err(),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

@@ -182,12 +182,10 @@ impl SwtpmInstance {
             .trim()
             .parse()
             .ok()?;
-        // The id may belong to another process by now; ours names its directory.
-        let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let marker = pid_argument(&fs::canonicalize(directory).ok()?);
-        let ours = arguments
-            .split(|byte| *byte == 0)
-            .any(|argument| argument == marker.as_bytes());
+        // The id may belong to another process by now; ours works in its directory.
+        let works_in = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        let ours = works_in == fs::canonicalize(directory).ok()? && name.trim() == "swtpm";
         ours.then_some(pid)
     }
 
@@ -248,15 +246,16 @@ impl SwtpmInstance {
         let mut child = Command::new("sh")
             .args(["-c", WATCHED, "swtpm", "socket", "--tpm2"])
             .arg("--tpmstate")
-            .arg(format!("dir={}", directory.display()))
+            // Here, and everything else by a name without a folder: in its options, a path could not have a comma.
+            .arg("dir=.")
             .arg("--server")
             .arg(format!("type=tcp,port={port},bindaddr=127.0.0.1"))
             .arg("--ctrl")
             .arg(format!("type=tcp,port={control},bindaddr=127.0.0.1"))
             .arg("--pid")
-            .arg(pid_argument(directory))
+            .arg(format!("file={PID_FILE}"))
             .arg("--log")
-            .arg(format!("file={},level=1", directory.join(LOG_FILE).display()))
+            .arg(format!("file={LOG_FILE},level=1"))
             .args(["--flags", "not-need-init,startup-clear"])
             // The caller's environment may hold secrets, such as the tokens of a job; a TPM needs none.
             .env_clear()
@@ -316,10 +315,6 @@ impl Process {
         // Only now, so that the watcher never sees the pipe end while the process id may be somebody else's.
         let _ = self.lifeline.write_all(b"done\n");
     }
-}
-
-fn pid_argument(directory: &Path) -> String {
-    format!("file={}", directory.join(PID_FILE).display())
 }
 
 fn make_directory(wanted: Option<&Path>) -> Result<PathBuf, Failure> {

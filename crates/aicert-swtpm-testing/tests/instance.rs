@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,15 +33,15 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// The processes that name this directory among their arguments: swtpm, and the shell that watches it.
-fn processes_of(directory: &std::path::Path) -> Vec<u32> {
-    let marker = directory.to_str().unwrap().as_bytes();
+/// The processes that work in this directory: swtpm, and the shell that watches it.
+fn processes_of(directory: &Path) -> Vec<u32> {
     std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid: &u32| {
-            std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.windows(marker.len()).any(|window| window == marker))
+            // When it is gone, the kernel says so behind its name.
+            std::fs::read_link(format!("/proc/{pid}/cwd"))
+                .is_ok_and(|cwd| cwd.to_string_lossy().starts_with(&*directory.to_string_lossy()))
         })
         .filter(|pid| runs(*pid))
         .collect()
@@ -55,6 +55,7 @@ fn nothing_is_left_after_drop() {
     let instance = SwtpmInstance::start(SwtpmOptions::new()).unwrap();
     let (pid, directory) = (instance.pid().unwrap(), instance.directory().to_owned());
     assert!(runs(pid) && directory.is_dir());
+    assert!(processes_of(&directory).contains(&pid));
     // The environment of whoever runs a job may hold its tokens.
     let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     assert!(
@@ -73,7 +74,7 @@ fn nothing_runs_after_its_holder_was_killed() {
         return;
     }
     let parent = tempfile::tempdir().unwrap();
-    let directory = parent.path().join("tpm");
+    let directory = parent.path().canonicalize().unwrap().join("tpm, with a comma");
     let mut holder = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "holder", "--ignored", "--nocapture"])
         .env(HOLDER, &directory)

@@ -1,0 +1,272 @@
+//! The provider.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aicert_core::cloud::{
+    CloudCapabilities, CloudError, CloudErrorKind, CloudProvider, MachineId, MachineRecord, MachineRequest,
+};
+use aicert_core::progress::Step;
+use aicert_core::runtime::JobId;
+use aicert_core::time::Timestamp;
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use crate::config::{QemuConfig, instance_type};
+use crate::error::Failure;
+use crate::folder::{self, Folder, Machines, wait_for};
+use crate::make::{self, Order};
+use crate::monitor::Monitor;
+use crate::{authority, console};
+
+/// The value of `provider` in the configuration.
+pub(crate) const PROVIDER: &str = "qemu";
+/// Where machines are: here.
+pub(crate) const REGION: &str = "local";
+
+/// How long a machine may take to be off.
+const OFF_LIMIT: Duration = Duration::from_secs(30);
+
+/// Machines in QEMU, with a software TPM each. They outlive this, and the process that made them.
+#[derive(Debug)]
+pub struct QemuProvider {
+    capabilities: CloudCapabilities,
+    root: Option<String>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: QemuConfig,
+    machines: Machines,
+}
+
+impl QemuProvider {
+    /// Uses, and makes where needed, the state folder of `config`.
+    ///
+    /// # Errors
+    ///
+    /// When the state folder cannot be used, or belongs to others.
+    pub fn new(config: QemuConfig) -> Result<Self, CloudError> {
+        let machines = Machines::open(&config.state)?;
+        let authority = match config.machine {
+            Some(_) => Some(authority::read_or_make(&config.state)?),
+            None => authority::read(&config.state)?,
+        };
+        Ok(Self {
+            capabilities: CloudCapabilities {
+                name: PROVIDER,
+                measured_boot: true,
+                simulated: true,
+            },
+            root: authority.map(|authority| authority.root_pem()),
+            shared: Arc::new(Shared { config, machines }),
+        })
+    }
+
+    /// Turns a machine off, as if its power was cut: what it wrote to its console stays until it is destroyed.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such machine, or it does not answer.
+    pub async fn power_off(&self, id: &MachineId) -> Result<(), CloudError> {
+        self.monitor(id, "quit", json!({})).await?;
+        let id = id.clone();
+        self.blocking(move |shared| {
+            let Ok(job) = id.0.parse::<JobId>() else {
+                return Ok(());
+            };
+            let folder = shared.machines.folder(&job);
+            let ended = wait_for(OFF_LIMIT, || {
+                let process = folder.process(folder::QEMU);
+                Ok((!process.is_some_and(|process| process.is_alive())).then_some(()))
+            })?;
+            ended.ok_or_else(|| {
+                Failure::Monitor(format!("QEMU does not end within {} s", OFF_LIMIT.as_secs()))
+            })
+        })
+        .await
+    }
+
+    /// Gives a command to the machine's monitor, in QEMU's machine protocol, and returns what it answers: for tests that
+    /// do to a machine what its owner could do.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such machine, it does not run, or refuses.
+    pub async fn monitor(
+        &self,
+        id: &MachineId,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, CloudError> {
+        let id = id.clone();
+        self.blocking(move |shared| {
+            let gone = || Failure::NoMachine(id.0.clone());
+            let job: JobId = id.0.parse().map_err(|_| gone())?;
+            let mut monitor = Monitor::connect(shared.machines.folder(&job).path())?.ok_or_else(gone)?;
+            monitor.execute(command, arguments)
+        })
+        .await
+    }
+
+    /// Runs something that blocks where that disturbs nobody.
+    async fn blocking<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<R, CloudError> {
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || work(&shared)).await {
+            Ok(done) => Ok(done?),
+            Err(error) => Err(
+                CloudError::new(CloudErrorKind::Failed, "work on a machine was cut off").with_source(error),
+            ),
+        }
+    }
+}
+
+#[async_trait]
+impl CloudProvider for QemuProvider {
+    fn capabilities(&self) -> &CloudCapabilities {
+        &self.capabilities
+    }
+
+    fn trust_anchor(&self) -> Option<&str> {
+        self.root.as_deref()
+    }
+
+    async fn provision(&self, request: MachineRequest) -> Result<MachineRecord, CloudError> {
+        let MachineRequest {
+            job,
+            instance_type,
+            region,
+            client,
+            idle,
+            progress,
+        } = request;
+        self.shared
+            .require_offered(instance_type.as_deref(), region.as_deref())?;
+        let client = client.ok_or_else(|| Failure::Unsupported {
+            what: "nobody was named who may use the machine's server".into(),
+            advice: "give the digest of the client's certificate along".into(),
+        })?;
+        progress.started(Step::Machine, PROVIDER);
+        let given_up = GivenUp::default();
+        let flag = Arc::clone(&given_up.0);
+        let machine = self
+            .blocking(move |shared| {
+                let order = Order {
+                    config: &shared.config,
+                    machines: &shared.machines,
+                    job: &job,
+                    client,
+                    idle,
+                    given_up: &flag,
+                };
+                make::make(&order)?;
+                Ok(shared.machine(job))
+            })
+            .await?;
+        progress.finished(Step::Machine, PROVIDER, machine.id.to_string());
+        Ok(machine)
+    }
+
+    async fn list(&self) -> Result<Vec<MachineRecord>, CloudError> {
+        self.blocking(|shared| {
+            let jobs = shared.machines.jobs()?;
+            Ok(jobs.into_iter().map(|job| shared.machine(job)).collect())
+        })
+        .await
+    }
+
+    async fn is_running(&self, id: &MachineId) -> Result<bool, CloudError> {
+        let Ok(job) = id.0.parse::<JobId>() else {
+            return Ok(false);
+        };
+        self.blocking(move |shared| {
+            let folder = shared.machines.folder(&job);
+            console::cut(&folder);
+            // Without its TPM, a machine is none that could be attested.
+            Ok([folder::QEMU, folder::SWTPM]
+                .into_iter()
+                .all(|program| folder.process(program).is_some_and(|process| process.is_alive())))
+        })
+        .await
+    }
+
+    async fn destroy(&self, id: &MachineId) -> Result<(), CloudError> {
+        // Whatever is not the name of a job is no machine of this provider, and surely no path to remove.
+        let Ok(job) = id.0.parse::<JobId>() else {
+            return Ok(());
+        };
+        self.blocking(move |shared| shared.machines.remove(&job)).await
+    }
+
+    async fn console_log(&self, id: &MachineId) -> Result<String, CloudError> {
+        let Ok(job) = id.0.parse::<JobId>() else {
+            return Ok(String::new());
+        };
+        self.blocking(move |shared| {
+            let folder = shared.machines.folder(&job);
+            console::cut(&folder);
+            Ok(console::show(&folder))
+        })
+        .await
+    }
+}
+
+impl Shared {
+    fn require_offered(&self, kind: Option<&str>, region: Option<&str>) -> Result<(), Failure> {
+        let offered = self.config.machine.as_ref().map(instance_type);
+        let refuse = |what: &str, asked: &str, offered: &str| {
+            Err(Failure::Unsupported {
+                what: format!("the provider `{PROVIDER}` has no {what} {asked:?} here, only {offered:?}"),
+                advice: "change the configuration of the machine".into(),
+            })
+        };
+        match (kind, offered, region) {
+            (Some(asked), Some(offered), _) if asked != offered => refuse("kind of machine", asked, &offered),
+            (_, _, Some(asked)) if asked != REGION => refuse("region", asked, REGION),
+            _ => Ok(()),
+        }
+    }
+
+    fn machine(&self, job: JobId) -> MachineRecord {
+        let folder = self.machines.folder(&job);
+        let record = folder.record();
+        MachineRecord {
+            id: MachineId(job.to_string()),
+            job,
+            created: record
+                .as_ref()
+                .map_or_else(|| Timestamp::from_unix(0), |record| record.created),
+            instance_type: record
+                .as_ref()
+                .map_or_else(|| "unknown".into(), |record| record.instance_type.clone()),
+            region: REGION.into(),
+            endpoint: record.as_ref().and_then(|record| record.endpoint),
+            in_use: is_in_use(&folder, record.as_ref()),
+        }
+    }
+}
+
+/// A machine whose maker has ended may be used again by whoever has the key to it; one that was never complete may not.
+fn is_in_use(folder: &Folder, record: Option<&crate::record::Record>) -> Option<bool> {
+    match record {
+        _ if folder.is_locked() => Some(true),
+        Some(record) if record.endpoint.is_none() => Some(false),
+        Some(record) if record.maker.is_alive() => Some(true),
+        _ => None,
+    }
+}
+
+/// Tells whoever makes a machine when nobody waits for it any more.
+#[derive(Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
