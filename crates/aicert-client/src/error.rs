@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use aicert_core::api::Problem;
+use aicert_core::config::ConfigError;
 use aicert_core::digest::{FileDigest, TlsKeyDigest};
 use aicert_core::measure::MeasureError;
 use aicert_core::text::printable;
@@ -100,6 +101,9 @@ pub enum ClientError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The configuration is not right.
+    #[error("{0}")]
+    Configuration(#[source] ConfigError),
     /// An input of this computer cannot be sent.
     #[error("input {name:?}: {message}")]
     Input {
@@ -133,7 +137,7 @@ impl ClientError {
                     return problem.advice.as_ref().map(|advice| printable(advice, SHOWN));
                 }
                 // Each of its failures has its own.
-                Self::Rejected(_) | Self::OtherMachine(_) => return None,
+                Self::Rejected(_) | Self::OtherMachine(_) | Self::Configuration(_) => return None,
                 Self::Changed { .. } => {
                     "if the machine was restarted, its job and everything on it is gone: start another; otherwise use another network"
                 }

@@ -1,0 +1,101 @@
+//! What comes as a file: the log of a job, and the listings that are too large for its proof.
+
+use std::io;
+use std::path::Path;
+
+use aicert_core::api::ProblemCode;
+use aicert_core::runtime::JobId;
+use tokio::fs::{File, OpenOptions};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::attest::AttestedClient;
+use crate::error::ClientError;
+
+/// The largest manifest that is taken, in bytes: some million files.
+const MANIFEST_LIMIT: u64 = 1 << 30;
+
+impl AttestedClient {
+    /// Brings a copy of what the job has printed up to date: what is at `to` is taken for the beginning of it. Returns its
+    /// length. Can be called while the job runs, and after it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such job, the machine cannot be reached, or `to` cannot be written.
+    pub async fn log(&self, job: &JobId, to: &Path) -> Result<u64, ClientError> {
+        let failed = |error: io::Error| ClientError::storage("write", to, error);
+        let mut options = OpenOptions::new();
+        let mut file = options.create(true).append(true).open(to).await.map_err(failed)?;
+        let mut length = file.metadata().await.map_err(failed)?.len();
+        let segments = ["jobs", job.as_str(), "log"];
+        self.resumed(&segments, &mut file, to, &mut length, u64::MAX)
+            .await?;
+        Ok(length)
+    }
+
+    /// Downloads the listings that are too large for the proof to `to`, for [`aicert_core::manifest::Manifest::read`], which
+    /// checks them. Returns its length; when there are none, that is 0, and there is nothing at `to`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no proof yet, the machine cannot be reached, or `to` cannot be written.
+    pub async fn manifest(&self, job: &JobId, to: &Path) -> Result<u64, ClientError> {
+        let failed = |error: io::Error| ClientError::storage("write", to, error);
+        let mut file = File::create(to).await.map_err(failed)?;
+        let mut length = 0;
+        let segments = ["jobs", job.as_str(), "manifest"];
+        let received = self
+            .resumed(&segments, &mut file, to, &mut length, MANIFEST_LIMIT)
+            .await;
+        if received.is_err() || length == 0 {
+            drop(file);
+            tokio::fs::remove_file(to).await.map_err(failed)?;
+        }
+        received.map(|()| length)
+    }
+
+    /// Appends what there is from `length` on, over as many connections as it takes.
+    async fn resumed(
+        &self,
+        segments: &[&str],
+        file: &mut File,
+        to: &Path,
+        length: &mut u64,
+        limit: u64,
+    ) -> Result<(), ClientError> {
+        let failed = |error: io::Error| ClientError::storage("write", to, error);
+        let mut patience = self.http.settings.patience();
+        loop {
+            let before = *length;
+            let received = async {
+                let mut part = match self.http.part(segments, *length, None).await {
+                    // There is nothing behind what is there.
+                    Err(ClientError::Problem { problem, .. }) if problem.code == ProblemCode::Range => {
+                        return Ok(());
+                    }
+                    other => other?,
+                };
+                while let Some(bytes) = part.next(&self.http).await? {
+                    if *length + bytes.len() as u64 > limit {
+                        let expected = format!("at most {limit} bytes");
+                        return Err(ClientError::protocol(segments.join("/"), expected, "more"));
+                    }
+                    file.write_all(&bytes).await.map_err(failed)?;
+                    *length += bytes.len() as u64;
+                }
+                Ok(())
+            }
+            .await;
+            // What counts is what is in the file.
+            file.flush().await.map_err(failed)?;
+            match received {
+                Err(error) if error.is_retryable() => {
+                    if *length > before {
+                        patience.renew();
+                    }
+                    patience.wait(error).await?;
+                }
+                result => return result,
+            }
+        }
+    }
+}
