@@ -25,7 +25,9 @@ pub(crate) fn start(name: &'static str, source: impl Read + Send + 'static) {
     thread::spawn(move || {
         let prefix = format!("{name}: ");
         write(&receiver, &dropped, |line| {
-            console::record(Level::Shown, &prefix, line)
+            // Who says who it is need not be introduced.
+            let line = line.strip_prefix(&prefix).unwrap_or(line);
+            console::record(Level::Shown, &prefix, line);
         });
     });
 }

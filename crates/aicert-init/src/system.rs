@@ -103,9 +103,10 @@ pub(crate) fn configure() -> Outcome {
     sethostname(b"aicert").or_fail(|| "cannot set the machine's name".into(), IMAGE)?;
     // Ctrl-Alt-Delete then is a signal to this process, which ignores it.
     reboot(RebootCommand::CadOff).or_fail(|| "cannot switch off Ctrl-Alt-Delete".into(), IMAGE)?;
-    limit(Resource::Core, 0)?;
-    // As Docker's own units have it: containers inherit it.
-    limit(Resource::Nofile, 1 << 20)
+    limit(Resource::Core, Some(0))?;
+    // As Docker's own units have them: containers inherit them.
+    limit(Resource::Nofile, Some(1 << 20))?;
+    limit(Resource::Nproc, None)
 }
 
 /// Lets no module in from now on, until the machine is off.
@@ -113,15 +114,17 @@ pub(crate) fn close_modules() -> Outcome {
     set("kernel/modules_disabled", "1")
 }
 
-fn limit(resource: Resource, value: u64) -> Outcome {
+fn limit(resource: Resource, value: Option<u64>) -> Outcome {
     let limit = Rlimit {
-        current: Some(value),
-        maximum: Some(value),
+        current: value,
+        maximum: value,
     };
     setrlimit(resource, limit).or_fail(|| format!("cannot limit {resource:?}"), IMAGE)
 }
 
 fn set(name: &str, value: &str) -> Outcome {
     let path = Path::new("/proc/sys").join(name);
-    fs::write(&path, value).or_fail(|| format!("cannot write {value} to {}", path.display()), IMAGE)
+    // Some settings want the end of the line.
+    fs::write(&path, format!("{value}\n"))
+        .or_fail(|| format!("cannot write {value} to {}", path.display()), IMAGE)
 }
