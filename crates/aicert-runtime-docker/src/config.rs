@@ -1,5 +1,6 @@
 //! How the engine is reached and what is kept between jobs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ pub struct DockerConfig {
     pub cache_entries: usize,
     /// The Debian mirror that the Python base image is built from; when absent, this machine's own.
     pub debian_mirror: Option<String>,
+    /// Archives (`docker save`) with the Python base image, by minor version of Python 3: what the engine lacks is loaded
+    /// from there, and nothing is built.
+    pub python_images: BTreeMap<u8, PathBuf>,
 }
 
 impl Default for DockerConfig {
@@ -30,6 +34,7 @@ impl Default for DockerConfig {
             cache_expiry: Duration::from_secs(24 * 60 * 60),
             cache_entries: 8,
             debian_mirror: None,
+            python_images: BTreeMap::new(),
         }
     }
 }
@@ -72,6 +77,14 @@ impl DockerConfig {
     #[must_use]
     pub fn with_debian_mirror(mut self, url: impl Into<String>) -> Self {
         self.debian_mirror = Some(url.into());
+        self
+    }
+
+    /// Takes the Python base image for a minor version of Python 3 from an archive: exactly that one, and no other that the
+    /// engine may have under its name.
+    #[must_use]
+    pub fn with_python_image(mut self, minor: u8, archive: impl Into<PathBuf>) -> Self {
+        self.python_images.insert(minor, archive.into());
         self
     }
 }

@@ -11,6 +11,7 @@ use bollard::models::ImageInspect;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt as _;
 
+use crate::archive;
 use crate::config::DockerConfig;
 use crate::engine::Engine;
 use crate::error::Fault;
@@ -35,6 +36,13 @@ pub(crate) async fn resolve(
         }
     };
     progress.started(Step::Image, &requested);
+    if let ImageSpec::Python { minor } = image
+        && let Some(archive) = config.python_images.get(minor)
+    {
+        let digest = archive::provide(engine, archive, &requested, progress).await?;
+        progress.finished(Step::Image, &requested, digest.to_string());
+        return Ok(ResolvedImage { requested, digest });
+    }
     let reference = Reference::parse(&requested)?;
     let found = match (engine.image(&reference.for_engine()).await?, image) {
         (Some(found), _) => found,

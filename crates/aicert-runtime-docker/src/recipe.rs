@@ -7,24 +7,21 @@ use std::process::{ExitStatus, Stdio};
 use aicert_core::progress::{Progress, Step};
 use aicert_core::runtime::RuntimeErrorKind;
 use bollard::models::ImageInspect;
-use bollard::query_parameters::ImportImageOptionsBuilder;
-use bytes::Bytes;
-use futures_util::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::archive;
 use crate::config::DockerConfig;
 use crate::engine::Engine;
-use crate::error::{Doing as _, Fault};
+use crate::error::Fault;
 
 /// The recipe travels inside the program, so that an installed binary needs no source tree.
 const RECIPE: &str = include_str!("../../../image/python/build");
 /// What mmdebstrap says on its way, roughly: for a progress bar.
 const STAGES: u64 = 16;
 const TAIL: usize = 15;
-const PIECE: usize = 1 << 20;
 const MISSING_TOOL: i32 = 3;
 
 /// The repository of the images that are built here. Nothing is pulled from it: whoever owns the name in a public registry
@@ -191,19 +188,7 @@ impl Drop for Running {
 }
 
 async fn load(engine: &Engine, archive: &Path, tag: &str) -> Result<ImageInspect, Fault> {
-    let file = tokio::fs::File::open(archive)
-        .await
-        .map_err(|error| Fault::file("open", archive, error))?;
-    let pieces = futures_util::stream::try_unfold(file, |mut file| async move {
-        let mut piece = Vec::with_capacity(PIECE);
-        let read = (&mut file).take(PIECE as u64).read_to_end(&mut piece).await?;
-        Ok::<_, std::io::Error>((read > 0).then_some((Bytes::from(piece), file)))
-    });
-    let options = ImportImageOptionsBuilder::new().quiet(true).build();
-    let mut answers = Box::pin(engine.docker.import_image_stream(options, pieces, None));
-    while let Some(answer) = answers.next().await {
-        answer.doing(format!("load the base image {tag}"))?;
-    }
+    archive::load(engine, archive, tag, &Progress::ignored()).await?;
     engine.image(tag).await?.ok_or_else(|| {
         Fault::told(
             RuntimeErrorKind::Failed,

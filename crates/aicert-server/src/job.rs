@@ -1,0 +1,338 @@
+//! The one job of this boot: received, run, and over. Nothing that clients do or leave out stops it, but their asking for
+//! that.
+
+mod run;
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use aicert_core::api::{JobState, JobStatus, Problem, ProblemCode};
+use aicert_core::digest::{FileDigest, Nonce};
+use aicert_core::pipeline::{Backends, LOG_FILE};
+use aicert_core::runtime::JobId;
+use aicert_core::spec::JobSpec;
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::App;
+use crate::attestation::require_fresh;
+use crate::events::Events;
+use crate::problem::Refusal;
+use crate::results::Results;
+use crate::submission;
+use crate::uploads::{Uploads, storage_refusal};
+
+/// How long removing a job may take before the machine is turned off all the same.
+const REMOVAL: Duration = Duration::from_secs(120);
+
+/// The folders in the folder of a job.
+const WORKSPACE: &str = "workspace";
+const UPLOADS: &str = "uploads";
+const FILES: &str = "files";
+
+/// The job of this boot, once there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    job: OnceLock<Arc<Job>>,
+    /// Held while a submission is looked at: of two, one is first.
+    submitting: tokio::sync::Mutex<()>,
+}
+
+impl Jobs {
+    /// The job, if there has been one.
+    pub(crate) fn current(&self) -> Option<&Arc<Job>> {
+        self.job.get()
+    }
+
+    /// The job of this name.
+    pub(crate) fn find(&self, id: &str) -> Result<&Arc<Job>, Refusal> {
+        self.current()
+            .filter(|job| job.id.as_str() == id)
+            .ok_or_else(|| Refusal::new(ProblemCode::NotFound, "this machine has no such job"))
+    }
+
+    /// Takes a submission; says whether it is new.
+    pub(crate) async fn submit(&self, app: &Arc<App>, body: &Bytes) -> Result<(bool, JobStatus), Refusal> {
+        let _one_at_a_time = self.submitting.lock().await;
+        let digest = FileDigest::of(body);
+        let (id, submission) = submission::parse(body)?;
+        if let Some(job) = self.current() {
+            return match (job.id == id, job.submission == digest) {
+                (true, true) => Ok((false, job.status())),
+                (true, false) => Err(occupied(job, "was submitted with other contents")),
+                (false, _) => Err(occupied(job, "")),
+            };
+        }
+        require_fresh(app.backends.tpm.as_ref()).await?;
+        let folder = app.jobs_folder().join(id.as_str());
+        let kinds: Vec<_> = app
+            .backends
+            .inputs
+            .iter()
+            .map(|source| source.capabilities().kind)
+            .collect();
+        let accepted = submission::accept(&submission, &folder.join(FILES), &kinds)?;
+        // Whatever a former job of this name left.
+        make_folders(&folder, &accepted.files).map_err(|error| {
+            let _ = fs::remove_dir_all(&folder);
+            storage_refusal("the job could not be prepared", &error)
+        })?;
+        let submission::Accepted {
+            spec,
+            nonce,
+            expected,
+            ..
+        } = accepted;
+        let limits = &app.config.limits;
+        let job = Arc::new(Job {
+            id,
+            submission: digest,
+            uploads: Arc::new(Uploads::new(folder.join(UPLOADS), expected)),
+            folder,
+            events: Arc::new(Events::new(limits.events, limits.event_bytes)),
+            phase: Mutex::new(Phase::Receiving(Plan { spec, nonce })),
+            state: watch::Sender::new(JobState::Receiving),
+            cancel: CancellationToken::new(),
+        });
+        // Nobody else sets it: the lock is held.
+        let job = self.job.get_or_init(|| job);
+        tracing::info!(job = %job.id, awaited = job.uploads.awaited().len(), "accepted a job");
+        job.start_if_complete(app);
+        Ok((true, job.status()))
+    }
+}
+
+fn occupied(job: &Job, more: &str) -> Refusal {
+    let is = match job.state() {
+        JobState::Receiving => "waits for its inputs",
+        JobState::Running => "runs",
+        JobState::Finished => "has finished",
+        JobState::Failed => "has failed",
+        _ => "was stopped",
+    };
+    let more = if more.is_empty() {
+        String::new()
+    } else {
+        format!(", and {more}")
+    };
+    Refusal::new(
+        ProblemCode::Occupied,
+        format!(
+            "this machine has had its job: {} {is}{more}; one job can be certified per boot",
+            job.id
+        ),
+    )
+    .advice("use another machine")
+}
+
+/// What is known until the job starts.
+#[derive(Debug)]
+struct Plan {
+    spec: JobSpec,
+    nonce: Nonce,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Receiving(Plan),
+    Running,
+    Finished(Arc<Results>),
+    Failed(Problem),
+    Cancelled,
+}
+
+/// A job.
+#[derive(Debug)]
+pub(crate) struct Job {
+    id: JobId,
+    /// SHA-256 of what was submitted.
+    submission: FileDigest,
+    folder: PathBuf,
+    pub(crate) uploads: Arc<Uploads>,
+    pub(crate) events: Arc<Events>,
+    phase: Mutex<Phase>,
+    /// The phase, for those who wait for another.
+    state: watch::Sender<JobState>,
+    cancel: CancellationToken,
+}
+
+impl Job {
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        // Nothing panics while it is held.
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state(&self) -> JobState {
+        *self.state.borrow()
+    }
+
+    /// How far it is.
+    pub(crate) fn status(&self) -> JobStatus {
+        let phase = self.phase();
+        let (state, result, problem) = match &*phase {
+            Phase::Receiving(_) => (JobState::Receiving, None, None),
+            Phase::Running => (JobState::Running, None, None),
+            Phase::Finished(results) => (JobState::Finished, Some(results.result), None),
+            Phase::Failed(problem) => (JobState::Failed, None, Some(problem.clone())),
+            Phase::Cancelled => (JobState::Cancelled, None, None),
+        };
+        let awaited = match state {
+            JobState::Receiving => self.uploads.awaited(),
+            _ => Vec::new(),
+        };
+        JobStatus {
+            id: self.id.to_string(),
+            state,
+            awaited,
+            result,
+            problem,
+            next_event: self.events.next(),
+        }
+    }
+
+    /// What there is after its end.
+    pub(crate) fn results(&self) -> Result<Arc<Results>, Refusal> {
+        let refuse = |why: &str| Refusal::new(ProblemCode::WrongState, why);
+        match &*self.phase() {
+            Phase::Finished(results) => Ok(Arc::clone(results)),
+            Phase::Receiving(_) => Err(refuse(
+                "the job has not begun: it waits for inputs that are to be sent",
+            )),
+            Phase::Running => Err(refuse("the job still runs")),
+            Phase::Failed(problem) => Err(refuse(&format!(
+                "the job failed, and left no proof: {}",
+                problem.message
+            ))),
+            Phase::Cancelled => Err(refuse("the job was stopped, and left no proof")),
+        }
+    }
+
+    /// The file with what it printed, and the name of its contents, once they do not change any more.
+    pub(crate) fn log_file(&self) -> (PathBuf, Option<String>) {
+        let path = self.folder.join(WORKSPACE).join(LOG_FILE);
+        let etag = match &*self.phase() {
+            Phase::Finished(results) => Some(results.head.clone()),
+            Phase::Failed(_) | Phase::Cancelled => Some(self.id.to_string()),
+            _ => None,
+        };
+        (path, etag.map(|etag| format!("\"{etag}-log\"")))
+    }
+
+    /// Refuses uploads that nothing will come of.
+    pub(crate) fn require_receiving(&self) -> Result<(), Refusal> {
+        match self.state() {
+            JobState::Receiving => Ok(()),
+            _ => Err(Refusal::new(
+                ProblemCode::WrongState,
+                "the job has all its inputs: nothing more is taken",
+            )),
+        }
+    }
+
+    /// Starts the job when nothing is awaited any more; once.
+    pub(crate) fn start_if_complete(self: &Arc<Self>, app: &Arc<App>) {
+        let mut phase = self.phase();
+        if !self.uploads.awaited().is_empty() {
+            return;
+        }
+        match std::mem::replace(&mut *phase, Phase::Running) {
+            Phase::Receiving(plan) => {
+                // While the phase is held, as in `end`: of two changes, the later one is seen last.
+                self.state.send_replace(JobState::Running);
+                drop(phase);
+                tracing::info!(job = %self.id, "the job begins");
+                tokio::spawn(run::run(Arc::clone(self), Arc::clone(app), plan));
+            }
+            other => *phase = other,
+        }
+    }
+
+    /// Notes how it ended, and tells everybody. The first end counts.
+    fn end(&self, ended: Phase) {
+        let state = match &ended {
+            Phase::Finished(_) => JobState::Finished,
+            Phase::Failed(_) => JobState::Failed,
+            _ => JobState::Cancelled,
+        };
+        let mut phase = self.phase();
+        if !matches!(*phase, Phase::Receiving(_) | Phase::Running) {
+            return;
+        }
+        *phase = ended;
+        self.events.end(state);
+        self.state.send_replace(state);
+        drop(phase);
+        tracing::info!(job = %self.id, ?state, "the job has ended");
+    }
+
+    /// Stops the job if it has not ended, and removes everything of it.
+    pub(crate) async fn remove(self: Arc<Self>, backends: Backends) -> JobStatus {
+        self.cancel.cancel();
+        let receiving = matches!(*self.phase(), Phase::Receiving(_));
+        if receiving {
+            self.end(Phase::Cancelled);
+        }
+        let removal = async {
+            let mut state = self.state.subscribe();
+            // Ends at the latest with the job, which lives as long as this.
+            let _ = state
+                .wait_for(|state| !matches!(state, JobState::Receiving | JobState::Running))
+                .await;
+            if let Err(error) = backends.runtime.clean_up(&self.id).await {
+                tracing::warn!(job = %self.id, %error, "could not remove all containers");
+            }
+            let folder = self.folder.clone();
+            let removed = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(job = %self.id, %error, "could not remove all files");
+            }
+        };
+        if tokio::time::timeout(REMOVAL, removal).await.is_err() {
+            tracing::warn!(job = %self.id, "removing the job took too long");
+        }
+        self.status()
+    }
+
+    /// Returns when the job is to be removed.
+    pub(crate) async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+    }
+
+    fn workspace(&self) -> PathBuf {
+        self.folder.join(WORKSPACE)
+    }
+}
+
+fn make_folders(folder: &Path, files: &[(PathBuf, zeroize::Zeroizing<Vec<u8>>)]) -> io::Result<()> {
+    remove_folder(folder)?;
+    for folder in [
+        folder.to_owned(),
+        folder.join(WORKSPACE),
+        folder.join(UPLOADS),
+        folder.join(FILES),
+    ] {
+        fs::DirBuilder::new().mode(0o700).create(folder)?;
+    }
+    for (path, content) in files {
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?
+            .write_all(content)?;
+    }
+    Ok(())
+}
+
+/// Removes a folder, if it is there.
+pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
