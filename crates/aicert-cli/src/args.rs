@@ -12,7 +12,7 @@ pub(crate) use experts::{
     EventlogArgs, ImageArgs, ImageCommand, MeasureArgs, NitroArgs, NitroCommand, NitroVerifyArgs, QuoteArgs,
     QuoteCommand, QuoteVerifyArgs,
 };
-pub(crate) use machines::{DestroyArgs, LogsArgs, MachinesArgs, MachinesCommand};
+pub(crate) use machines::{AttachArgs, DestroyArgs, LogsArgs, MachinesArgs, MachinesCommand};
 
 const EXIT_CODES: &str = "Exit codes:
   0    it holds; the job succeeded and its proof was written
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Runs the job of a configuration, and writes its proof and outputs (`run` may be left out)
     Run(RunArgs),
+    /// Goes on with a job that is on another machine
+    Attach(AttachArgs),
     /// Lists and destroys machines, and shows what they wrote to their console
     Machines(MachinesArgs),
     /// Says whether a proof holds
@@ -104,8 +106,8 @@ pub(crate) struct RunArgs {
     /// Replaces a proof that is already there
     #[arg(long)]
     pub(crate) force: bool,
-    /// What images and firmware measure, for machines that are attested; besides the file that the configuration names, or
-    /// that is beside the image
+    /// What images and firmware measure, for machines that are attested, instead of the file that the configuration names
+    /// or that is beside the image
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) reference_values: Vec<PathBuf>,
     /// What the machine and the proof must satisfy (YAML)

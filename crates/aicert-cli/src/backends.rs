@@ -7,7 +7,7 @@ use aicert_core::certificate::PlatformKind;
 use aicert_core::cloud::CloudProvider;
 use aicert_core::input::InputSource;
 use aicert_core::runtime::Runtime;
-use aicert_core::spec::LocalTpm;
+use aicert_core::spec::{LocalTpm, MachineSpec};
 use aicert_core::tpm::{TpmBackend, TpmError};
 
 use crate::error::Failure;
@@ -47,8 +47,64 @@ pub(crate) fn runtime(_: &Path) -> Result<Arc<dyn Runtime>, Failure> {
 }
 
 /// Every provider that machines of this user can be at, but for this machine.
-pub(crate) fn providers(_: &State) -> Result<Vec<Arc<dyn CloudProvider>>, Failure> {
-    Ok(Vec::new())
+#[cfg_attr(
+    not(feature = "qemu"),
+    expect(unused_variables, reason = "there is no provider with a folder of its own")
+)]
+pub(crate) fn providers(state: &State) -> Result<Vec<Arc<dyn CloudProvider>>, Failure> {
+    Ok(vec![
+        #[cfg(feature = "qemu")]
+        qemu::provider(state, None)?,
+    ])
+}
+
+/// The provider that makes machines like this.
+#[cfg_attr(
+    not(feature = "qemu"),
+    expect(unused_variables, reason = "there is no provider with a folder of its own")
+)]
+pub(crate) fn provider(machine: &MachineSpec, state: &State) -> Result<Arc<dyn CloudProvider>, Failure> {
+    match machine {
+        #[cfg(feature = "qemu")]
+        MachineSpec::Qemu(machine) => qemu::provider(state, Some(machine)),
+        #[cfg(not(feature = "qemu"))]
+        MachineSpec::Qemu(_) => Err(not_built_in("make machines in QEMU", "qemu")),
+        _ => Err(Failure::misuse("this build knows no such machine")),
+    }
+}
+
+/// Says why a machine has ended, as far as its console tells.
+pub(crate) fn explain_end(console: &str) -> Option<String> {
+    #[cfg(feature = "qemu")]
+    return aicert_cloud_qemu::explain_end(console);
+    #[cfg(not(feature = "qemu"))]
+    {
+        let _ = console;
+        None
+    }
+}
+
+#[cfg(feature = "qemu")]
+mod qemu {
+    use aicert_cloud_qemu::{QemuConfig, QemuProvider};
+    use aicert_core::spec::QemuMachine;
+
+    use super::{Arc, CloudProvider, Failure, State};
+
+    /// The folder of its machines in the state folder.
+    const FOLDER: &str = "qemu";
+
+    pub(super) fn provider(
+        state: &State,
+        machine: Option<&QemuMachine>,
+    ) -> Result<Arc<dyn CloudProvider>, Failure> {
+        let mut config = QemuConfig::new(state.folder.join(FOLDER));
+        if let Some(machine) = machine {
+            config = config.with_machine(machine.clone());
+        }
+        let provider = QemuProvider::new(config).map_err(|error| Failure::of(&error))?;
+        Ok(Arc::new(provider))
+    }
 }
 
 /// The TPM that the configuration names; `folder` is where a simulated one keeps its state.
@@ -142,7 +198,7 @@ fn tpm_failure(error: &TpmError) -> Failure {
 }
 
 #[cfg_attr(
-    all(feature = "docker", feature = "simulation", feature = "tpm"),
+    all(feature = "docker", feature = "qemu", feature = "simulation", feature = "tpm"),
     expect(dead_code, reason = "everything is built in")
 )]
 fn not_built_in(what: &str, feature: &str) -> Failure {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +11,13 @@ use aicert_core::digest::Nonce;
 use aicert_core::manifest::Manifest;
 use aicert_core::pipeline::{LOG_FILE, OUTPUTS_DIRECTORY, Outcome};
 use aicert_core::runtime::JobId;
-use aicert_core::time::Timestamp;
-use aicert_verify::{Options, Rejection, TrustAnchors, Unverified, Verified};
+use aicert_verify::{Rejection, Unverified, Verified};
 
 use crate::error::{Exit, Failure};
 use crate::files;
+use crate::remote::record::Times;
 use crate::targets::Targets;
+use crate::trust::Trust;
 use crate::verify;
 
 /// The delivery of one job. Until [`Staged::publish`], everything has hidden names that a cleanup removes.
@@ -33,9 +33,19 @@ pub(crate) struct Delivery {
 
 /// What is delivered.
 struct Parcel {
-    outcome: Outcome,
+    certificate: Certificate,
+    manifest: Manifest,
     nonce: Nonce,
-    root_pem: Option<String>,
+    trust: Trust,
+    rest: Rest,
+}
+
+/// Where outputs and log are.
+enum Rest {
+    /// In the workspace of a job on this machine.
+    Workspace { outputs: PathBuf, log_file: PathBuf },
+    /// Under their hidden names already.
+    Arrived,
 }
 
 impl Delivery {
@@ -74,11 +84,7 @@ impl Delivery {
     pub(crate) fn keep_uncertified(&self, workspace: &Path) -> Option<PathBuf> {
         let outputs = workspace.join(OUTPUTS_DIRECTORY);
         fs::read_dir(&outputs).ok()?.next()?.ok()?;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.rescue)
-            .ok()?;
+        files::private(&self.rescue).ok()?;
         // Within one file system: no space is needed, nothing is read, and nobody else can enter the folder.
         fs::rename(&outputs, self.rescue.join(OUTPUTS_DIRECTORY)).ok()?;
         let _ = fs::rename(workspace.join(LOG_FILE), self.rescue.join(LOG_FILE));
@@ -95,19 +101,125 @@ impl Delivery {
         &self,
         outcome: Outcome,
         nonce: Nonce,
-        root_pem: Option<String>,
+        trust: Trust,
     ) -> Result<Staged, Failure> {
         let parcel = Parcel {
-            outcome,
+            certificate: outcome.certificate,
+            manifest: outcome.manifest,
             nonce,
-            root_pem,
+            trust,
+            rest: Rest::Workspace {
+                outputs: outcome.outputs,
+                log_file: outcome.log_file,
+            },
         };
         let (targets, rescue, job) = (self.targets.clone(), self.rescue.clone(), self.job.clone());
-        let (cancelled, busy) = (Arc::clone(&self.cancelled), Arc::clone(&self.busy));
-        let staging = tokio::task::spawn_blocking(move || {
-            let _busy = busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let cancelled = Arc::clone(&self.cancelled);
+        self.work(move || {
             stage(&targets, &job, &parcel, &cancelled)
                 .or_else(|failure| stage_elsewhere(&targets, &rescue, &job, &parcel, &cancelled, failure))
+        })
+        .await
+    }
+
+    /// Goes on from outputs and log that have come from another machine, under their hidden names.
+    pub(crate) async fn stage_arrived(
+        &self,
+        certificate: Certificate,
+        manifest: Manifest,
+        nonce: Nonce,
+        trust: Trust,
+    ) -> Result<Staged, Failure> {
+        let parcel = Parcel {
+            certificate,
+            manifest,
+            nonce,
+            trust,
+            rest: Rest::Arrived,
+        };
+        let (targets, job) = (self.targets.clone(), self.job.clone());
+        let cancelled = Arc::clone(&self.cancelled);
+        self.work(move || {
+            // What an earlier attempt has left.
+            for target in targets.files().iter().filter(|target| **target != targets.log()) {
+                let partial = files::partial(target, &job);
+                files::remove(&partial).map_err(|error| unwritable(target, &error))?;
+            }
+            stage(&targets, &job, &parcel, &cancelled)
+        })
+        .await
+    }
+
+    /// What an earlier process has published, if this very proof is there already: it ended before it could say so.
+    pub(crate) fn published_before(
+        &self,
+        certificate: Certificate,
+        nonce: Nonce,
+        trust: Trust,
+    ) -> Result<Option<Published>, Failure> {
+        let targets = self.targets.clone();
+        let Ok(bytes) = fs::read(&targets.proof) else {
+            return Ok(None);
+        };
+        if bytes != certificate.to_json().as_bytes() {
+            return Ok(None);
+        }
+        let manifest = verify::read_manifest(&targets.manifest())?;
+        let parcel = Parcel {
+            certificate,
+            manifest: manifest.clone().unwrap_or_default(),
+            nonce,
+            trust,
+            rest: Rest::Arrived,
+        };
+        let outputs = has_entries(&targets.outputs);
+        let check = self_check(&bytes, &parcel, outputs.then_some(targets.outputs.as_path()))?;
+        Ok(Some(Published {
+            targets,
+            trust: parcel.trust,
+            check,
+            certificate: parcel.certificate,
+            outputs,
+            manifest: manifest.is_some(),
+            times: None,
+            instead: None,
+        }))
+    }
+
+    /// Where the outputs arrive: a folder to itself, which may have what arrived earlier.
+    pub(crate) fn arriving(&self) -> PathBuf {
+        files::arriving(&self.targets.outputs, &self.job)
+    }
+
+    /// The hidden name of the outputs.
+    pub(crate) fn hidden_outputs(&self) -> PathBuf {
+        files::partial(&self.targets.outputs, &self.job)
+    }
+
+    /// The hidden name of the log.
+    pub(crate) fn hidden_log(&self) -> PathBuf {
+        files::partial(&self.targets.log(), &self.job)
+    }
+
+    /// The hidden name of the manifest.
+    pub(crate) fn hidden_manifest(&self) -> PathBuf {
+        files::partial(&self.targets.manifest(), &self.job)
+    }
+
+    /// A folder for what cannot be delivered.
+    pub(crate) fn rescue(&self) -> &Path {
+        &self.rescue
+    }
+
+    /// Does something that blocks, on a thread that [`Delivery::settle`] waits for.
+    async fn work(
+        &self,
+        work: impl FnOnce() -> Result<Staged, Failure> + Send + 'static,
+    ) -> Result<Staged, Failure> {
+        let busy = Arc::clone(&self.busy);
+        let staging = tokio::task::spawn_blocking(move || {
+            let _busy = busy.lock().unwrap_or_else(PoisonError::into_inner);
+            work()
         });
         staging.await.map_err(|error| {
             Failure::new(Exit::DoesNotHold, "writing the results was interrupted").because(&error)
@@ -124,6 +236,7 @@ pub(crate) struct Staged {
     outputs: bool,
     check: Result<Verified<Certificate>, Rejection>,
     certificate: Certificate,
+    trust: Trust,
     /// Why the targets are not those that were asked for.
     instead: Option<Failure>,
 }
@@ -131,71 +244,93 @@ pub(crate) struct Staged {
 /// Results that have their names.
 pub(crate) struct Published {
     pub(crate) targets: Targets,
+    /// What they were verified against.
+    pub(crate) trust: Trust,
     pub(crate) check: Result<Verified<Certificate>, Rejection>,
     pub(crate) certificate: Certificate,
     pub(crate) outputs: bool,
     pub(crate) manifest: bool,
+    /// How long the phases took, of a job on another machine.
+    pub(crate) times: Option<Times>,
     /// Why the targets are not those that were asked for.
     pub(crate) instead: Option<Failure>,
 }
 
 fn stage(targets: &Targets, job: &JobId, parcel: &Parcel, cancelled: &AtomicBool) -> Result<Staged, Failure> {
-    let Parcel {
-        outcome,
-        nonce,
-        root_pem,
-    } = parcel;
-    let mut published = Vec::new();
+    let mut staged = write_documents(targets, job, parcel)?;
+    let log = targets.log();
+    let hidden = files::partial(&targets.outputs, job);
+    if let Rest::Workspace { outputs, log_file } = &parcel.rest {
+        // It is no part of the proof: what matters is saved without it too.
+        let _ = fs::copy(log_file, files::partial(&log, job));
+        if has_entries(outputs) {
+            files::stage_folder(outputs, &hidden, cancelled).map_err(|error| {
+                let message = format!("could not write the outputs to {}", targets.outputs.display());
+                Failure::new(Exit::DoesNotHold, message)
+                    .because(&error)
+                    .maybe_help(error.advice())
+            })?;
+        }
+    }
+    if files::exists(&files::partial(&log, job)) {
+        staged.insert(0, log);
+    }
+    complete(targets, job, parcel, staged, has_entries(&hidden))
+}
+
+fn has_entries(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Writes manifest, trust anchor and proof under hidden names; tells which there are, the proof last.
+fn write_documents(targets: &Targets, job: &JobId, parcel: &Parcel) -> Result<Vec<PathBuf>, Failure> {
+    let mut written = Vec::new();
     let mut write = |target: PathBuf, bytes: &[u8]| {
         files::write_new(&files::partial(&target, job), bytes)
             .map_err(|error| unwritable(&target, &error))?;
-        published.push(target);
+        written.push(target);
         Ok::<_, Failure>(())
     };
-    if !outcome.manifest.is_empty() {
+    if !parcel.manifest.is_empty() {
         let mut bytes = Vec::new();
-        outcome.manifest.write(&mut bytes).map_err(|error| {
+        parcel.manifest.write(&mut bytes).map_err(|error| {
             Failure::new(Exit::DoesNotHold, "could not write the manifest").because(&error)
         })?;
         write(targets.manifest(), &bytes)?;
     }
-    if let (Some(target), Some(pem)) = (targets.anchor(), root_pem) {
+    if let (Some(target), Some(pem)) = (targets.anchor(), &parcel.trust.root_pem) {
         write(target, pem.as_bytes())?;
     }
-    let proof = outcome.certificate.to_json();
-    write(targets.proof.clone(), proof.as_bytes())?;
-    // It is no part of the proof: what matters is saved without it too.
-    let log = targets.log();
-    if fs::copy(&outcome.log_file, files::partial(&log, job)).is_ok() {
-        published.insert(0, log);
-    }
-    let outputs = fs::read_dir(&outcome.outputs).is_ok_and(|mut entries| entries.next().is_some());
-    let folder = files::partial(&targets.outputs, job);
-    if outputs {
-        files::stage_folder(&outcome.outputs, &folder, cancelled).map_err(|error| {
-            Failure::new(
-                Exit::DoesNotHold,
-                format!("could not write the outputs to {}", targets.outputs.display()),
-            )
-            .because(&error)
-            .maybe_help(error.advice())
-        })?;
-    }
-    let checked = outputs.then_some(folder.as_path());
-    let check = self_check(
-        proof.as_bytes(),
-        *nonce,
-        root_pem.as_deref(),
-        checked,
-        &outcome.manifest,
-    )?;
+    write(targets.proof.clone(), parcel.certificate.to_json().as_bytes())?;
+    Ok(written)
+}
+
+/// Reads back what is written, and verifies it.
+fn complete(
+    targets: &Targets,
+    job: &JobId,
+    parcel: &Parcel,
+    files: Vec<PathBuf>,
+    outputs: bool,
+) -> Result<Staged, Failure> {
+    let proof = files::partial(&targets.proof, job);
+    let bytes = fs::read(&proof).map_err(|error| {
+        Failure::new(
+            Exit::DoesNotHold,
+            "could not read the proof that was just written",
+        )
+        .because(&error)
+    })?;
+    let folder = outputs.then(|| files::partial(&targets.outputs, job));
+    let check = self_check(&bytes, parcel, folder.as_deref())?;
     Ok(Staged {
         targets: targets.clone(),
         job: job.clone(),
-        files: published,
+        files,
         outputs,
         check,
-        certificate: outcome.certificate.clone(),
+        certificate: parcel.certificate.clone(),
+        trust: parcel.trust.clone(),
         instead: None,
     })
 }
@@ -215,8 +350,7 @@ fn stage_elsewhere(
     if cancelled.load(Ordering::Relaxed) {
         return Err(failure);
     }
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(rescue);
-    match made.map(|()| stage(&targets.inside(rescue), job, parcel, cancelled)) {
+    match files::private(rescue).map(|()| stage(&targets.inside(rescue), job, parcel, cancelled)) {
         Ok(Ok(staged)) => Ok(Staged {
             instead: Some(failure),
             ..staged
@@ -239,28 +373,18 @@ fn unwritable(path: &Path, error: &io::Error) -> Failure {
 /// Verifies what was just written as a stranger would, with the trust anchor that is handed out with it.
 fn self_check(
     proof: &[u8],
-    nonce: Nonce,
-    root_pem: Option<&str>,
+    parcel: &Parcel,
     outputs: Option<&Path>,
-    manifest: &Manifest,
 ) -> Result<Result<Verified<Certificate>, Rejection>, Failure> {
-    let mut anchors = TrustAnchors::pinned();
-    if let Some(pem) = root_pem {
-        anchors = anchors.with_root(pem.as_bytes()).map_err(|error| {
-            Failure::new(
-                Exit::DoesNotHold,
-                "the root of the simulated TPM is no trust anchor",
-            )
-            .because(&error)
-        })?;
-    }
-    let options = Options::new(anchors, Timestamp::now())
-        .with_expected_nonce(nonce)
+    let options = parcel
+        .trust
+        .options()?
+        .with_expected_nonce(parcel.nonce)
         .accepting_failed_jobs();
     let check = || {
         let verified = aicert_verify::verify(Unverified::from_slice(proof)?, &options)?;
         if let Some(folder) = outputs {
-            verify::check_outputs(&verified, folder, Some(manifest))?;
+            verify::check_outputs(&verified, folder, Some(&parcel.manifest))?;
         }
         Ok(verified)
     };
@@ -304,9 +428,11 @@ impl Staged {
         Ok(Published {
             manifest: self.files.contains(&from.manifest()),
             targets: self.targets,
+            trust: self.trust,
             check: self.check,
             certificate: self.certificate,
             outputs: self.outputs,
+            times: None,
             instead: self.instead,
         })
     }

@@ -42,6 +42,17 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) causes: Vec<String>,
     pub(crate) help: Option<String>,
+    /// Boxed, as few failures have any.
+    pub(crate) evidence: Box<Evidence>,
+}
+
+/// What shows that it went wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    /// Lines from elsewhere: the end of a console.
+    pub(crate) lines: Vec<String>,
+    /// What a verifier found, for programs.
+    pub(crate) findings: serde_json::Value,
 }
 
 impl Failure {
@@ -51,6 +62,7 @@ impl Failure {
             message: message.into(),
             causes: Vec::new(),
             help: None,
+            evidence: Box::default(),
         }
     }
 
@@ -86,6 +98,25 @@ impl Failure {
         self
     }
 
+    /// Adds lines that show what happened.
+    #[must_use]
+    pub(crate) fn showing(mut self, lines: Vec<String>) -> Self {
+        self.evidence.lines = lines;
+        self
+    }
+
+    /// Adds what a verifier found.
+    #[must_use]
+    pub(crate) fn with_reasons(
+        mut self,
+        reasons: Vec<String>,
+        findings: &(impl serde::Serialize + ?Sized),
+    ) -> Self {
+        self.causes.extend(reasons);
+        self.evidence.findings = serde_json::to_value(findings).unwrap_or_default();
+        self
+    }
+
     #[must_use]
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -109,12 +140,22 @@ impl Failure {
     }
 
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
+        let mut value = serde_json::json!({
             "event": "error",
             "exit_code": self.exit.code(),
             "message": self.message,
             "causes": self.causes,
             "help": self.help,
-        })
+        });
+        if let serde_json::Value::Object(object) = &mut value {
+            let Evidence { lines, findings } = &*self.evidence;
+            if !lines.is_empty() {
+                object.insert("console".into(), lines.clone().into());
+            }
+            if !findings.is_null() {
+                object.insert("failures".into(), findings.clone());
+            }
+        }
+        value
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -17,10 +17,24 @@ use rustix::io::Errno;
 
 /// The name under which something is made before it gets its own: hidden, in the same folder.
 pub(crate) fn partial(target: &Path, job: &JobId) -> PathBuf {
+    hidden(target, job, "partial")
+}
+
+/// The name of a folder in which something arrives from another machine: hidden, in the same folder.
+pub(crate) fn arriving(target: &Path, job: &JobId) -> PathBuf {
+    hidden(target, job, "arriving")
+}
+
+fn hidden(target: &Path, job: &JobId, ending: &str) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
-    name.push(format!(".{job}.partial"));
+    name.push(format!(".{job}.{ending}"));
     target.with_file_name(name)
+}
+
+/// Makes a folder that nobody else can enter, where it is not there.
+pub(crate) fn private(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// The folder that a file is in.

@@ -212,12 +212,16 @@ impl Fleet {
 
     /// What a machine wrote to its console.
     pub(crate) async fn console(&self, entry: &Entry) -> Result<String, Failure> {
+        if entry.provider == self.local.capabilities().name {
+            let message = format!(
+                "the job {} is on this machine: there is no console to show",
+                entry.job
+            );
+            return Err(Failure::misuse(message).help("`aicert run` shows what its job prints"));
+        }
         let Some(machine) = &entry.machine else {
             return Ok(String::new());
         };
-        if entry.provider == self.local.capabilities().name {
-            return Ok(String::new());
-        }
         let provider = self.provider(&entry.provider)?;
         provider
             .console_log(machine)
@@ -244,7 +248,7 @@ impl Fleet {
         }
         let run = self.runs.take(&entry.job).map_err(|error| Failure::of(&error))?;
         if run.is_none() && entry.in_use == Some(true) && in_use == InUse::Refuse {
-            return Err(followed(entry)
+            return Err(Self::followed(entry)
                 .help("stop it there with Ctrl-C, or destroy the machine all the same with `--force`"));
         }
         if let Some(machine) = &entry.machine {
@@ -264,7 +268,7 @@ impl Fleet {
 
     async fn destroy_local(&self, entry: &Entry) -> Result<(), Failure> {
         if entry.in_use != Some(false) {
-            return Err(followed(entry).help("stop it there with Ctrl-C: it cleans up"));
+            return Err(Self::followed(entry).help("stop it there with Ctrl-C: it cleans up"));
         }
         let runtime = backends::runtime(&self.state.cache)?;
         recover::clean_up(runtime.as_ref(), &entry.job).await?;
@@ -274,16 +278,17 @@ impl Fleet {
             .await
             .map_err(|error| Failure::of(&error))
     }
-}
 
-fn followed(entry: &Entry) -> Failure {
-    let process = entry
-        .process
-        .map_or_else(String::new, |process| format!(" (process {process})"));
-    Failure::new(
-        Exit::DoesNotHold,
-        format!("another aicert{process} follows the job {}", entry.job),
-    )
+    /// Says that a job is another process's.
+    pub(crate) fn followed(entry: &Entry) -> Failure {
+        let process = entry
+            .process
+            .map_or_else(String::new, |process| format!(" (process {process})"));
+        Failure::new(
+            Exit::DoesNotHold,
+            format!("another aicert{process} follows the job {}", entry.job),
+        )
+    }
 }
 
 fn remote_entry(

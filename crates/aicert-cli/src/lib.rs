@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod args;
+mod attach;
 mod backends;
 mod card;
 mod deliver;
@@ -30,6 +31,7 @@ mod state;
 mod table;
 mod targets;
 mod text;
+mod trust;
 mod verify;
 
 use std::ffi::OsString;
@@ -88,6 +90,7 @@ fn dispatch(cli: Cli, terminal: Terminal) -> Result<Exit, Failure> {
             .help("write the command first: `aicert run --output-bom proof.json`")),
         Some(Command::Init(args)) => init::init(&args, terminal),
         Some(Command::Run(args)) => run::run(&args, terminal),
+        Some(Command::Attach(args)) => attach::attach(&args, terminal),
         Some(Command::Machines(args)) => match args.command {
             MachinesCommand::List => machines::list(terminal),
             MachinesCommand::Destroy(args) => machines::destroy(&args, terminal),

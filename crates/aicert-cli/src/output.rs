@@ -72,6 +72,13 @@ impl Terminal {
         }
     }
 
+    /// Something that programs learn on the way; nothing without `--json`.
+    pub(crate) fn json_event(&self, value: &impl Serialize) {
+        if self.json {
+            self.json_line(value);
+        }
+    }
+
     /// One line of JSON on standard error.
     pub(crate) fn json_line(&self, value: &impl Serialize) {
         let mut line = serde_json::to_string(value).unwrap_or_default();
@@ -88,6 +95,9 @@ impl Terminal {
         let mut text = Text::new().add(Style::Bad, "error: ").plain(&failure.message);
         for cause in &failure.causes {
             text = text.line_end().dim("  because: ").plain(cause);
+        }
+        for line in &failure.evidence.lines {
+            text = text.line_end().dim("  │ ").plain(line);
         }
         if let Some(help) = &failure.help {
             text = text.line_end().add(Style::Good, "help: ").plain(help);

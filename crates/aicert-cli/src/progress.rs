@@ -67,13 +67,13 @@ enum View {
     Nothing,
     Lines(Terminal),
     Bars(Bars),
-    Json(Terminal, HashMap<(Step, String), Instant>),
+    Json(Json),
 }
 
 impl View {
     fn new(terminal: Terminal) -> Self {
         if terminal.json {
-            Self::Json(terminal, HashMap::new())
+            Self::Json(Json::new(terminal))
         } else if terminal.quiet {
             Self::Nothing
         } else if io::stderr().is_terminal() {
@@ -92,7 +92,7 @@ impl View {
                 }
             }
             Self::Bars(bars) => bars.show(event),
-            Self::Json(terminal, told) => show_json(*terminal, told, event),
+            Self::Json(json) => json.show(event),
         }
     }
 
@@ -229,45 +229,74 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-fn show_json(terminal: Terminal, told: &mut HashMap<(Step, String), Instant>, event: ProgressEvent) {
-    let step_name = |step| name(step).to_lowercase();
-    let value = match event {
-        ProgressEvent::StepStarted { step, subject } => {
-            json!({ "event": "step_started", "step": step_name(step), "subject": subject })
+/// Lines of JSON.
+struct Json {
+    terminal: Terminal,
+    /// When each step that is under way began, as far as this program can tell, and when it was last told of.
+    steps: HashMap<(Step, String), StepTimes>,
+}
+
+#[derive(Clone, Copy)]
+struct StepTimes {
+    begun: Instant,
+    told: Option<Instant>,
+}
+
+impl Json {
+    fn new(terminal: Terminal) -> Self {
+        Self {
+            terminal,
+            steps: HashMap::new(),
         }
-        ProgressEvent::StepAdvanced {
-            step,
-            subject,
-            done,
-            total,
-        } => {
-            let value = json!({ "event": "step_advanced", "step": step_name(step), "subject": subject, "done": done, "total": total });
-            let last = told.entry((step, subject));
-            let due = match &last {
-                std::collections::hash_map::Entry::Occupied(last) => last.get().elapsed() >= JSON_PERIOD,
-                std::collections::hash_map::Entry::Vacant(_) => true,
-            };
-            if !due {
-                return;
+    }
+
+    fn show(&mut self, event: ProgressEvent) {
+        let step_name = |step| name(step).to_lowercase();
+        let now = Instant::now();
+        let value = match event {
+            ProgressEvent::StepStarted { step, subject } => {
+                let value = json!({ "event": "step_started", "step": step_name(step), "subject": &subject });
+                let times = StepTimes {
+                    begun: now,
+                    told: None,
+                };
+                self.steps.insert((step, subject), times);
+                value
             }
-            last.insert_entry(Instant::now());
-            value
-        }
-        ProgressEvent::StepFinished {
-            step,
-            subject,
-            detail,
-        } => {
-            told.remove(&(step, subject.clone()));
-            json!({ "event": "step_finished", "step": step_name(step), "subject": subject, "detail": detail })
-        }
-        ProgressEvent::JobOutput { is_error, line } => {
-            json!({ "event": "job_output", "stream": if is_error { "stderr" } else { "stdout" }, "line": line })
-        }
-        ProgressEvent::Warning { message } => json!({ "event": "warning", "message": message }),
-        _ => return,
-    };
-    terminal.json_line(&value);
+            ProgressEvent::StepAdvanced {
+                step,
+                subject,
+                done,
+                total,
+            } => {
+                let value = json!({ "event": "step_advanced", "step": step_name(step), "subject": &subject, "done": done, "total": total });
+                let times = self.steps.entry((step, subject)).or_insert(StepTimes {
+                    begun: now,
+                    told: None,
+                });
+                if times.told.is_some_and(|told| now - told < JSON_PERIOD) {
+                    return;
+                }
+                times.told = Some(now);
+                value
+            }
+            ProgressEvent::StepFinished {
+                step,
+                subject,
+                detail,
+            } => {
+                let times = self.steps.remove(&(step, subject.clone()));
+                let milliseconds = times.map(|times| (now - times.begun).as_millis() as u64);
+                json!({ "event": "step_finished", "step": step_name(step), "subject": subject, "detail": detail, "milliseconds": milliseconds })
+            }
+            ProgressEvent::JobOutput { is_error, line } => {
+                json!({ "event": "job_output", "stream": if is_error { "stderr" } else { "stdout" }, "line": line })
+            }
+            ProgressEvent::Warning { message } => json!({ "event": "warning", "message": message }),
+            _ => return,
+        };
+        self.terminal.json_line(&value);
+    }
 }
 
 #[cfg(test)]

@@ -1,21 +1,205 @@
-//! Jobs on machines other than this one.
+//! Jobs on machines other than this one, from a configuration to results that are here.
+//!
+//! [`record`] is what is known of a job whatever happens to this process; [`phases`] goes from one phase of it to the next;
+//! [`boot`], [`job`] and [`receive`] are what is done in them. [`survey`] finds what earlier commands left.
 
+mod boot;
+mod job;
+mod phases;
+mod receive;
 pub(crate) mod record;
+mod stop;
+pub(crate) mod survey;
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aicert_client::Identity;
+use aicert_core::cloud::CloudProvider;
+use aicert_core::progress::{Progress, ProgressEvent};
 use aicert_core::spec::MachineSpec;
+use aicert_core::time::Timestamp;
 
-use crate::args::RunArgs;
+use self::record::{
+    CLIENT, CONFIGURATION, POLICY, Phase, REFERENCE_VALUES, Record, Run, Runs, TRUST_ANCHOR, Times,
+};
+use self::stop::{Fate, Stop};
+use crate::backends;
+use crate::deliver::{Delivery, Published};
 use crate::error::{Exit, Failure};
+use crate::fleet::Fleet;
 use crate::output::Terminal;
+use crate::progress::Renderer;
+use crate::report;
 use crate::run::Plan;
 use crate::signals::Signals;
+use crate::state;
+use crate::trust::Trust;
 
+/// What a job needs in every phase.
+pub(crate) struct Errand {
+    pub(crate) provider: Arc<dyn CloudProvider>,
+    pub(crate) identity: Identity,
+    pub(crate) trust: Trust,
+    pub(crate) delivery: Delivery,
+    pub(crate) progress: Progress,
+    pub(crate) terminal: Terminal,
+}
+
+/// Runs a job on a machine that is made for it.
 pub(crate) async fn run(
-    _: &Plan,
-    _: &MachineSpec,
-    _: &RunArgs,
-    _: Terminal,
-    _: &mut Signals,
+    plan: &Plan,
+    machine: &MachineSpec,
+    terminal: Terminal,
+    signals: &mut Signals,
 ) -> Result<Exit, Failure> {
-    Err(Failure::misuse("this build knows no such machine"))
+    survey::survey(&Fleet::of(plan.state.clone())?, terminal).await?;
+    let provider = backends::provider(machine, &plan.state)?;
+    let identity = Identity::generate().map_err(|error| stop::failure(&error))?;
+    let trust = Trust {
+        root_pem: provider.trust_anchor().map(str::to_owned),
+        ..plan.trust.clone()
+    };
+    let record = new_record(plan, machine, provider.as_ref())?;
+    // What cannot be sent is better known before there is a machine.
+    job::prepare(&record, &plan.text)?;
+    let references = serde_json::to_vec_pretty(&trust.reference_values).map_err(|error| {
+        Failure::new(Exit::DoesNotHold, "the reference values cannot be kept").because(&error)
+    })?;
+    let pem = identity.to_pem();
+    let mut beside = vec![
+        (CLIENT, pem.expose().as_bytes()),
+        (CONFIGURATION, plan.text.as_bytes()),
+        (REFERENCE_VALUES, &references[..]),
+    ];
+    for (name, text) in [(TRUST_ANCHOR, &trust.root_pem), (POLICY, &trust.policy_text)] {
+        beside.extend(text.as_ref().map(|text| (name, text.as_bytes())));
+    }
+    let run = Runs::of(&plan.state)
+        .begin(record, &beside)
+        .map_err(|error| Failure::of(&error))?;
+    let delivery = Delivery::new(
+        plan.targets.clone(),
+        plan.state.rescue(run.job()),
+        run.job().clone(),
+    );
+    let (progress, renderer) = Renderer::start(terminal, tokio::runtime::Handle::current());
+    let errand = Errand {
+        provider,
+        identity,
+        trust,
+        delivery,
+        progress,
+        terminal,
+    };
+    finish(run, errand, renderer, signals).await
+}
+
+fn new_record(plan: &Plan, machine: &MachineSpec, provider: &dyn CloudProvider) -> Result<Record, Failure> {
+    let boot_limit = match machine {
+        MachineSpec::Qemu(machine) => machine.boot_limit,
+        _ => return Err(Failure::misuse("this build knows no such machine")),
+    };
+    Ok(Record {
+        job: plan.state.new_job_id()?.to_string(),
+        created: Timestamp::now(),
+        process: std::process::id(),
+        configuration: plan.configuration.clone(),
+        config: plan.spec.config,
+        targets: plan.targets.absolute()?,
+        reference_values: absolute(&plan.trust.reference_files),
+        policy: absolute(plan.trust.policy_file.as_slice()).pop(),
+        nonce: state::new_nonce()?,
+        provider: provider.capabilities().name.to_owned(),
+        machine: None,
+        endpoint: None,
+        boot_limit: boot_limit.as_secs(),
+        phase: Phase::Prepared,
+        times: Times::default(),
+    })
+}
+
+fn absolute(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let absolute = paths.iter().map(std::path::absolute);
+    absolute.filter_map(Result::ok).collect()
+}
+
+/// Goes through the phases that are left, and leaves behind what is of use.
+pub(crate) async fn finish(
+    mut run: Run,
+    errand: Errand,
+    renderer: Renderer,
+    signals: &mut Signals,
+) -> Result<Exit, Failure> {
+    let result = tokio::select! {
+        biased;
+        number = signals.next() => Err(number),
+        result = phases::drive(&mut run, &errand) => Ok(result),
+    };
+    let result = result.unwrap_or_else(|number| Err(stop::interrupted(number, run.record())));
+    leave(run, errand, renderer, signals, result).await
+}
+
+/// Says what is lost with a machine that has ended, and cleans up.
+pub(crate) async fn give_up(
+    run: Run,
+    errand: Errand,
+    renderer: Renderer,
+    signals: &mut Signals,
+) -> Result<Exit, Failure> {
+    let stop = job::ended(&run, &errand).await;
+    leave(run, errand, renderer, signals, Err(stop)).await
+}
+
+/// Removes the machine unless there is something on it, and tells the user what came of the job.
+async fn leave(
+    run: Run,
+    errand: Errand,
+    renderer: Renderer,
+    signals: &mut Signals,
+    result: Result<Published, Stop>,
+) -> Result<Exit, Failure> {
+    let (terminal, job) = (errand.terminal, run.job().clone());
+    errand.delivery.cancel();
+    match result {
+        Err(Stop {
+            failure,
+            fate: Fate::Keep,
+        }) => {
+            errand.delivery.settle().await;
+            renderer.finish();
+            return Err(failure);
+        }
+        Err(Stop {
+            failure: Failure {
+                exit: Exit::Signal(_),
+                ..
+            },
+            ..
+        }) => errand.progress.send(ProgressEvent::Warning {
+            message: "removing the machine (once more to leave that to `aicert machines destroy`)".into(),
+        }),
+        _ => {}
+    }
+    let removed = tokio::select! {
+        biased;
+        number = signals.next() => {
+            renderer.finish();
+            return Err(Failure::new(Exit::Signal(number), "interrupted again, before the machine was removed")
+                .help(format!("`aicert machines destroy {job}` removes it")));
+        }
+        removed = phases::remove(run, &errand) => removed,
+    };
+    renderer.finish();
+    if let Err(failure) = removed {
+        // The result matters more.
+        terminal.warning(&format!(
+            "{}; `aicert machines destroy {job}` tries again",
+            failure.message
+        ));
+    }
+    match result {
+        Ok(published) => Ok(report::report(published, terminal)),
+        Err(stop) => Err(stop.failure),
+    }
 }

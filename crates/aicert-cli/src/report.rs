@@ -19,6 +19,7 @@ pub(crate) fn report(published: Published, terminal: Terminal) -> Exit {
             let text = card::verified(verified)
                 .line_end()
                 .append(written(&published, targets))
+                .append(timing(&published))
                 .plain(if verified.is_of_a_model() {
                     "Anybody verifies it with\n  "
                 } else {
@@ -31,6 +32,9 @@ pub(crate) fn report(published: Published, terminal: Terminal) -> Exit {
             if let serde_json::Value::Object(object) = &mut value {
                 object.insert("files".into(), files_json(&published, targets));
                 object.insert("verify_command".into(), json!(command));
+                if let Some(times) = &published.times {
+                    object.insert("milliseconds".into(), json!(times));
+                }
             }
             terminal.json_result(&value);
             if !verified.is_of_a_model() {
@@ -80,6 +84,22 @@ fn written(published: &Published, targets: &Targets) -> Text {
     text.plain(".\n")
 }
 
+/// How long the phases of a job on another machine took.
+fn timing(published: &Published) -> Text {
+    let Some(times) = &published.times else {
+        return Text::new();
+    };
+    let parts = [
+        ("making the machine", times.machine),
+        ("from power-on to attested", times.attest),
+        ("sending", times.send),
+        ("the job", times.run),
+        ("receiving and verifying", times.receive),
+    ];
+    let parts = parts.map(|(what, took)| format!("{what} {} s", card::seconds(took)));
+    Text::from(format!("It took: {}.\n", parts.join(", ")))
+}
+
 fn files_json(published: &Published, targets: &Targets) -> serde_json::Value {
     json!({
         "proof": targets.proof,
@@ -100,6 +120,15 @@ fn verify_command(published: &Published, targets: &Targets) -> Vec<String> {
     command.push(targets.proof.display().to_string());
     if let Some(anchor) = targets.anchor() {
         command.extend(["--trust-anchor".to_owned(), anchor.display().to_string()]);
+    }
+    let trust = &published.trust;
+    for (option, files) in [
+        ("--reference-values", &trust.reference_files[..]),
+        ("--policy", trust.policy_file.as_slice()),
+    ] {
+        for file in files {
+            command.extend([option.to_owned(), file.display().to_string()]);
+        }
     }
     if published.outputs {
         command.extend(["--outputs".to_owned(), targets.outputs.display().to_string()]);

@@ -4,6 +4,7 @@ mod here;
 
 use std::path::{Path, PathBuf};
 
+use aicert_core::config::ConfigError;
 use aicert_core::spec::{JobSpec, LocalTpm, MachineSpec};
 
 use crate::args::RunArgs;
@@ -15,9 +16,13 @@ use crate::signals::Signals;
 use crate::state::State;
 use crate::targets::Targets;
 use crate::text::Text;
+use crate::trust::Trust;
 
 /// A configuration larger than that is refused by its reader with a better message.
 const CONFIG_LIMIT: u64 = 8 << 20;
+
+/// What the reference values of an image are called, in place of its extension.
+const REFERENCE_VALUES: &str = ".reference-values.json";
 
 /// Everything that is known before anything is done.
 pub(crate) struct Plan {
@@ -27,6 +32,7 @@ pub(crate) struct Plan {
     /// Its absolute path.
     pub(crate) configuration: PathBuf,
     pub(crate) targets: Targets,
+    pub(crate) trust: Trust,
     pub(crate) state: State,
 }
 
@@ -36,7 +42,7 @@ pub(crate) fn run(args: &RunArgs, terminal: Terminal) -> Result<Exit, Failure> {
         let mut signals = Signals::listen()?;
         match &plan.spec.machine {
             MachineSpec::Local(tpm) => here::drive(&plan, tpm, terminal, &mut signals).await,
-            machine => remote::run(&plan, machine, args, terminal, &mut signals).await,
+            machine => remote::run(&plan, machine, terminal, &mut signals).await,
         }
     })
 }
@@ -63,14 +69,37 @@ impl Plan {
             MachineSpec::Qemu(_) => true,
             _ => false,
         };
+        let reference_files = match &args.reference_values[..] {
+            [] => reference_file(&spec.machine)?.into_iter().collect(),
+            named => named.to_vec(),
+        };
         Ok(Self {
             targets: Targets::of(args, simulated)?,
+            trust: Trust::read(reference_files, args.policy.clone())?,
             state: State::from_environment()?,
             spec,
             text,
             configuration,
         })
     }
+}
+
+/// The reference values that the configuration names, or that are beside the image.
+fn reference_file(machine: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
+    let MachineSpec::Qemu(machine) = machine else {
+        return Ok(None);
+    };
+    if let Some(named) = &machine.reference_values {
+        return Ok(Some(named.clone()));
+    }
+    let beside = files::sibling(&machine.image, REFERENCE_VALUES);
+    if files::exists(&beside) {
+        return Ok(Some(beside));
+    }
+    let failure = Failure::misuse(format!("there are no reference values {}", beside.display()));
+    Err(failure.help(
+        "without them nobody can say what the machine boots: `aicert image measure IMAGE --json` computes them;          `referenceValues` in the configuration, or `--reference-values`, names them",
+    ))
 }
 
 fn read_configuration(file: &Path) -> Result<(String, PathBuf), Failure> {
@@ -96,17 +125,20 @@ fn read_configuration(file: &Path) -> Result<(String, PathBuf), Failure> {
 }
 
 /// Reads a configuration whose absolute path is `path`, and which the user calls `shown`.
-pub(crate) fn parse_configuration(text: &str, path: &Path, shown: &Path) -> Result<JobSpec, Failure> {
-    let shown = shown.display();
+fn parse_configuration(text: &str, path: &Path, shown: &Path) -> Result<JobSpec, Failure> {
     let environment = |name: &str| std::env::var(name).ok();
-    JobSpec::from_yaml(text, files::folder_of(path), &environment).map_err(|error| {
-        let number = error.problems().len();
-        Failure::misuse(format!(
-            "{shown} cannot be used: {}\n\n{}\n",
-            crate::card::count(number as u64, "problem"),
-            error.render(&shown.to_string())
-        ))
-    })
+    JobSpec::from_yaml(text, files::folder_of(path), &environment).map_err(|error| unusable(&error, shown))
+}
+
+/// Says what is wrong with a configuration.
+pub(crate) fn unusable(error: &ConfigError, shown: &Path) -> Failure {
+    let shown = shown.display();
+    let number = error.problems().len();
+    Failure::misuse(format!(
+        "{shown} cannot be used: {}\n\n{}\n",
+        crate::card::count(number as u64, "problem"),
+        error.render(&shown.to_string())
+    ))
 }
 
 /// Shows a path as it was given, for commands that can be typed again.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aicert_core::cloud::{CloudError, CloudErrorKind};
@@ -11,6 +11,7 @@ use aicert_core::runtime::JobId;
 use aicert_core::time::Timestamp;
 
 use crate::error::{Exit, Failure};
+use crate::files;
 
 /// The folders of the user.
 #[derive(Debug, Clone)]
@@ -81,11 +82,7 @@ fn folder_from(own: &str, base: &str, default: &str) -> Result<PathBuf, Failure>
 
 /// Makes a folder that belongs to this user alone, where it is not there.
 pub(crate) fn private_folder(folder: &Path) -> Result<(), CloudError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| storage("make the state folder", folder, error))?;
+    files::private(folder).map_err(|error| storage("make the state folder", folder, error))?;
     let owner = fs::metadata(folder).map_err(|error| storage("look at the state folder", folder, error))?;
     if owner.uid() != rustix::process::geteuid().as_raw() || owner.mode() & 0o022 != 0 {
         return Err(CloudError::new(

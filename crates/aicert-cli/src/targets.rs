@@ -64,6 +64,16 @@ impl Targets {
         Ok(())
     }
 
+    /// Other places, where they are wanted.
+    pub(crate) fn redirected(self, proof: Option<&Path>, outputs: Option<&Path>, replace: bool) -> Self {
+        Self {
+            proof: proof.map_or(self.proof, Path::to_owned),
+            outputs: outputs.map_or(self.outputs, Path::to_owned),
+            replace: self.replace || replace,
+            ..self
+        }
+    }
+
     /// The same places, wherever a command is given.
     pub(crate) fn absolute(&self) -> Result<Self, Failure> {
         Ok(Self {

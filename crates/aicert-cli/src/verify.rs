@@ -203,7 +203,7 @@ pub(crate) fn trust_anchors(paths: &[PathBuf]) -> Result<TrustAnchors, Failure> 
 }
 
 /// What all files together know.
-fn reference_values(paths: &[PathBuf]) -> Result<ReferenceValues, Failure> {
+pub(crate) fn reference_values(paths: &[PathBuf]) -> Result<ReferenceValues, Failure> {
     let mut values = ReferenceValues::default();
     for path in paths {
         let bytes = source::read(path, reference::SIZE_LIMIT as u64, "the reference values")?;
@@ -218,11 +218,19 @@ fn reference_values(paths: &[PathBuf]) -> Result<ReferenceValues, Failure> {
 }
 
 fn policy(path: &Path) -> Result<Policy, Failure> {
-    let shown = path.display();
+    parse_policy(&read_policy(path)?, path)
+}
+
+pub(crate) fn read_policy(path: &Path) -> Result<String, Failure> {
     let bytes = source::read(path, POLICY_LIMIT, "the policy")?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| source::not_a(path, error.as_bytes(), "a policy (YAML)", "text").because(&error))?;
-    Policy::from_yaml(&text).map_err(|error| {
+    String::from_utf8(bytes)
+        .map_err(|error| source::not_a(path, error.as_bytes(), "a policy (YAML)", "text").because(&error))
+}
+
+/// Reads the text of a policy that came from `path`.
+pub(crate) fn parse_policy(text: &str, path: &Path) -> Result<Policy, Failure> {
+    let shown = path.display();
+    Policy::from_yaml(text).map_err(|error| {
         Failure::misuse(format!(
             "{shown} cannot be used: {}\n\n{}\n",
             card::count(error.problems().len() as u64, "problem"),
@@ -254,7 +262,7 @@ fn split_input(text: &str) -> Result<(&str, &str), Failure> {
 }
 
 /// The listings that are too large for a proof, where they lie beside it.
-fn read_manifest(path: &Path) -> Result<Option<Manifest>, Failure> {
+pub(crate) fn read_manifest(path: &Path) -> Result<Option<Manifest>, Failure> {
     if !files::exists(path) {
         return Ok(None);
     }

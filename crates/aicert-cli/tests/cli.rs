@@ -29,6 +29,7 @@ fn help_is_short_and_complete() {
       init         Writes a commented configuration to start from
       run          Runs the job of a configuration, and writes its proof and outputs (`run` may be left
                    out)
+      attach       Goes on with a job that is on another machine
       machines     Lists and destroys machines, and shows what they wrote to their console
       verify       Says whether a proof holds
       inspect      Shows what a proof says, marked as unverified unless it verifies
@@ -46,8 +47,8 @@ fn help_is_short_and_complete() {
       -o, --outputs <DIR>            Where to put the outputs of the job: a folder that is empty or not
                                      there [default: outputs]
           --force                    Replaces a proof that is already there
-          --reference-values <FILE>  What images and firmware measure, for machines that are attested;
-                                     besides the file that the configuration names, or that is beside
+          --reference-values <FILE>  What images and firmware measure, for machines that are attested,
+                                     instead of the file that the configuration names or that is beside
                                      the image
           --policy <FILE>            What the machine and the proof must satisfy (YAML)
       -h, --help                     Print help

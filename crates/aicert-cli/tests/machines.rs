@@ -119,7 +119,10 @@ fn machines_of_runs_that_were_killed_are_listed() {
     }
     "#);
     assert_snapshot!(desk.run(&["machines", "logs", "0001"]), @r#"
-    exit code 0
+    exit code 2
+    --- stderr
+    error: the job 0badcafe-20260131t235959z-00000001 is on this machine: there is no console to show
+    help: `aicert run` shows what its job prints
     "#);
     assert_snapshot!(desk.run(&["machines", "logs", "0000"]), @r#"
     exit code 2

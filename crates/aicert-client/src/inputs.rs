@@ -15,6 +15,7 @@ use aicert_core::progress::Progress;
 use aicert_core::runtime::JobId;
 use aicert_verify::Verified;
 use reqwest::Method;
+use serde::{Deserialize, Serialize};
 
 use crate::attest::AttestedClient;
 use crate::error::ClientError;
@@ -22,8 +23,9 @@ use crate::http::{STATUS_LIMIT, parse};
 use crate::submission::Upload;
 pub(crate) use send::background;
 
-/// An input that was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An input that was sent. Whoever goes on with a job from another process keeps it beside the [`Session`](crate::Session).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sent {
     /// Its name in the configuration.
     pub name: String,
@@ -32,7 +34,8 @@ pub struct Sent {
 }
 
 /// What was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SentContent {
     /// A file.
     File(FileDigest),

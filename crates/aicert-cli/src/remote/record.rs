@@ -21,6 +21,18 @@ use crate::state::{self, State};
 use crate::targets::Targets;
 
 const RECORD: &str = "record.json";
+/// The client's key and certificate.
+pub(crate) const CLIENT: &str = "client.pem";
+/// The configuration as it was when the job began.
+pub(crate) const CONFIGURATION: &str = "aicert.yaml";
+/// What machine and proof are verified against.
+pub(crate) const TRUST_ANCHOR: &str = "trust-anchor.pem";
+pub(crate) const REFERENCE_VALUES: &str = "reference-values.json";
+pub(crate) const POLICY: &str = "policy.yaml";
+/// The machine as it was attested.
+pub(crate) const SESSION: &str = "session.json";
+/// What was sent to it.
+pub(crate) const SENT: &str = "sent.json";
 /// Marks folders that are not complete yet.
 const NEW: &str = ".new-";
 /// A record is a few kilobytes.
@@ -56,11 +68,6 @@ impl Phase {
             Self::Delivered => "is done",
         }
     }
-
-    /// Whether there is or may be something on the machine that is nowhere else.
-    pub(crate) fn has_something_to_lose(self) -> bool {
-        matches!(self, Self::Submitted | Self::Finished)
-    }
 }
 
 /// What is known of a job.
@@ -78,8 +85,9 @@ pub(crate) struct Record {
     pub(crate) config: ConfigDigest,
     /// Where results go, absolute.
     pub(crate) targets: Targets,
-    /// Where the user has the reference values, for the advice how to verify.
+    /// Where the user has the reference values and the policy, for the advice how to verify.
     pub(crate) reference_values: Vec<PathBuf>,
+    pub(crate) policy: Option<PathBuf>,
     /// The challenge that the proof answers.
     pub(crate) nonce: Nonce,
     /// Who provides the machine; the value of `provider` in the configuration.
@@ -88,6 +96,8 @@ pub(crate) struct Record {
     pub(crate) machine: Option<String>,
     /// Where its server listens.
     pub(crate) endpoint: Option<SocketAddr>,
+    /// How long it may take from power-on until it is attested, in seconds.
+    pub(crate) boot_limit: u64,
     /// How far the job is.
     pub(crate) phase: Phase,
     /// How long each phase has taken so far, in milliseconds.
@@ -119,7 +129,9 @@ impl Record {
     /// Every file that may be left half written.
     pub(crate) fn partial_files(&self, job: &JobId) -> Vec<PathBuf> {
         let targets = self.targets.all();
-        targets.iter().map(|path| files::partial(path, job)).collect()
+        let mut partial: Vec<_> = targets.iter().map(|path| files::partial(path, job)).collect();
+        partial.push(files::arriving(&self.targets.outputs, job));
+        partial
     }
 }
 
@@ -169,11 +181,17 @@ impl Run {
         self.folder.join(name)
     }
 
-    /// Forgets the job: there is nothing left that belongs to it.
-    pub(crate) fn forget(self) -> Result<(), CloudError> {
+    /// Removes what is half written.
+    pub(crate) fn clear(&self) -> Result<(), CloudError> {
         for partial in self.record.partial_files(&self.job) {
             files::remove(&partial).map_err(|error| state::storage("remove", &partial, error))?;
         }
+        Ok(())
+    }
+
+    /// Forgets the job: there is nothing left that belongs to it.
+    pub(crate) fn forget(self) -> Result<(), CloudError> {
+        self.clear()?;
         files::remove(&self.folder).map_err(|error| state::storage("remove", &self.folder, error))
     }
 }
@@ -339,6 +357,8 @@ mod tests {
             config: ConfigDigest::of(b"x"),
             targets: Targets::of(&args, true).unwrap().absolute().unwrap(),
             reference_values: Vec::new(),
+            policy: None,
+            boot_limit: 300,
             nonce: Nonce::from_bytes([3; 32]),
             provider: "qemu".into(),
             machine: None,

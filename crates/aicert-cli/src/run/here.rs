@@ -14,13 +14,16 @@ use crate::backends;
 use crate::deliver::{Delivery, Published};
 use crate::error::{Exit, Failure};
 use crate::files;
+use crate::fleet::Fleet;
 use crate::local::{LocalProvider, Purpose};
 use crate::output::Terminal;
 use crate::progress::Renderer;
 use crate::recover;
+use crate::remote::survey;
 use crate::report;
 use crate::signals::Signals;
 use crate::state;
+use crate::trust::Trust;
 
 /// Recovers, runs, delivers; whatever happens, cleans up.
 pub(super) async fn drive(
@@ -29,6 +32,8 @@ pub(super) async fn drive(
     terminal: Terminal,
     signals: &mut Signals,
 ) -> Result<Exit, Failure> {
+    let order = Order { plan, tpm, terminal };
+    survey::survey(&Fleet::of(plan.state.clone())?, terminal).await?;
     let id = plan.state.new_job_id()?;
     let delivery = Delivery::new(plan.targets.clone(), plan.state.rescue(&id), id.clone());
     let purpose = Purpose {
@@ -43,7 +48,7 @@ pub(super) async fn drive(
     let result = tokio::select! {
         biased;
         number = signals.next() => Err(interrupted(number)),
-        result = work(plan, tpm, &provider, &runtime, &id, &delivery, &progress, terminal) => result,
+        result = work(&order, &provider, &runtime, &id, &delivery, &progress) => result,
     };
     drop(progress);
     renderer.finish();
@@ -90,16 +95,22 @@ fn interrupted(number: u8) -> Failure {
     Failure::new(Exit::Signal(number), "interrupted: nothing was written")
 }
 
+/// What is wanted.
+struct Order<'a> {
+    plan: &'a Plan,
+    tpm: &'a LocalTpm,
+    terminal: Terminal,
+}
+
 async fn work(
-    plan: &Plan,
-    tpm: &LocalTpm,
+    order: &Order<'_>,
     provider: &LocalProvider,
     runtime: &Arc<dyn Runtime>,
     id: &JobId,
     delivery: &Delivery,
     progress: &Progress,
-    terminal: Terminal,
 ) -> Result<Published, Failure> {
+    let Order { plan, tpm, terminal } = *order;
     runtime.check().await.map_err(|error| Failure::of(&error))?;
     recover::recover(provider, runtime.as_ref(), &plan.state.job_prefix(), terminal).await?;
     let machine = provision(provider, id, progress).await?;
@@ -126,7 +137,11 @@ async fn work(
     let outcome: Outcome = pipeline::run(&job, &backends, progress)
         .await
         .map_err(|error| pipeline_failure(&error))?;
-    delivery.stage(outcome, job.nonce, tpm.root_pem).await?.publish()
+    let trust = Trust {
+        root_pem: tpm.root_pem,
+        ..plan.trust.clone()
+    };
+    delivery.stage(outcome, job.nonce, trust).await?.publish()
 }
 
 async fn provision(

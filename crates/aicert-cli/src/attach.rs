@@ -1,0 +1,124 @@
+//! `aicert attach`.
+
+use aicert_client::Identity;
+use aicert_core::secret::Secret;
+
+use crate::args::AttachArgs;
+use crate::deliver::Delivery;
+use crate::error::{Exit, Failure};
+use crate::fleet::{Entry, Fleet, InUse, MachineState};
+use crate::machines::table_of;
+use crate::output::Terminal;
+use crate::progress::Renderer;
+use crate::remote::record::{CLIENT, POLICY, Phase, REFERENCE_VALUES, Run, TRUST_ANCHOR};
+use crate::remote::{self, Errand};
+use crate::run::block_on;
+use crate::signals::Signals;
+use crate::state::State;
+use crate::text::Text;
+use crate::trust::Trust;
+
+pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Failure> {
+    block_on(async {
+        let mut signals = Signals::listen()?;
+        let state = State::from_environment()?;
+        let fleet = Fleet::of(state.clone())?;
+        let mut entries = fleet.survey_remote().await?;
+        entries.retain(|entry| entry.phase.is_some());
+        let entry = choose(&entries, args.job.as_deref(), terminal)?;
+        if entry.in_use == Some(true) {
+            return Err(Fleet::followed(entry).help("stop it there with Ctrl-C; it says how to go on"));
+        }
+        if entry.phase == Some(Phase::Delivered) {
+            fleet.destroy(entry, InUse::Refuse).await?;
+            terminal.result(
+                &Text::from("The results of the job ")
+                    .bold(entry.job.as_str())
+                    .plain(" were here already; its machine was still to be removed, and is gone now."),
+            );
+            return Ok(Exit::Holds);
+        }
+        let Some(mut run) = fleet
+            .runs()
+            .take(&entry.job)
+            .map_err(|error| Failure::of(&error))?
+        else {
+            return Err(Fleet::followed(entry).help("stop it there with Ctrl-C; it says how to go on"));
+        };
+        redirect(&mut run, args)?;
+        let (progress, renderer) = Renderer::start(terminal, tokio::runtime::Handle::current());
+        let errand = Errand {
+            provider: fleet.provider(&entry.provider)?.clone(),
+            identity: identity(&run)?,
+            trust: trust(&run)?,
+            delivery: Delivery::new(
+                run.record().targets.clone(),
+                state.rescue(run.job()),
+                run.job().clone(),
+            ),
+            progress,
+            terminal,
+        };
+        if entry.state == MachineState::Running {
+            return remote::finish(run, errand, renderer, &mut signals).await;
+        }
+        remote::give_up(run, errand, renderer, &mut signals).await
+    })
+}
+
+/// The job that is meant: the only one, unless one is named.
+fn choose<'a>(entries: &'a [Entry], name: Option<&str>, terminal: Terminal) -> Result<&'a Entry, Failure> {
+    match (name, entries) {
+        (Some(name), _) => Fleet::choose(entries, name),
+        (None, [entry]) => Ok(entry),
+        (None, []) => Err(Failure::misuse("there is no job on another machine")
+            .help("`aicert run` with a `machine` other than `provider: local` begins one")),
+        (None, _) => {
+            terminal.result(&table_of(entries));
+            Err(Failure::misuse("there is more than one job").help("name one: `aicert attach JOB`"))
+        }
+    }
+}
+
+/// Puts the results elsewhere than `run` was told, where that is wanted.
+fn redirect(run: &mut Run, args: &AttachArgs) -> Result<(), Failure> {
+    let targets = run.record().targets.clone();
+    let targets = targets.redirected(args.output_bom.as_deref(), args.outputs.as_deref(), args.force);
+    if args.output_bom.is_some() || args.outputs.is_some() {
+        targets.check()?;
+        run.clear().map_err(|error| Failure::of(&error))?;
+    }
+    let targets = targets.absolute()?;
+    run.update(|record| record.targets = targets)
+        .map_err(|error| Failure::of(&error))
+}
+
+fn identity(run: &Run) -> Result<Identity, Failure> {
+    let pem = Secret::new(text(run, CLIENT)?);
+    Identity::from_pem(&pem).map_err(|error| Failure::new(Exit::DoesNotHold, error.to_string()))
+}
+
+/// What the machine was attested against, whatever has become of the files since.
+fn trust(run: &Run) -> Result<Trust, Failure> {
+    let record = run.record();
+    let optional = |name: &str| run.path(name).exists().then(|| text(run, name)).transpose();
+    let references = vec![run.path(REFERENCE_VALUES)];
+    let policy = optional(POLICY)?.map(|_| run.path(POLICY));
+    Ok(Trust {
+        root_pem: optional(TRUST_ANCHOR)?,
+        reference_files: record.reference_values.clone(),
+        policy_file: record.policy.clone(),
+        ..Trust::read(references, policy)?
+    })
+}
+
+fn text(run: &Run, name: &str) -> Result<String, Failure> {
+    let bytes = run.read(name).map_err(|error| Failure::of(&error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        Failure::new(
+            Exit::DoesNotHold,
+            format!("{} is damaged", run.path(name).display()),
+        )
+        .because(&error)
+    })
+}

@@ -1,0 +1,53 @@
+//! From one phase of a job to the next.
+
+use super::record::{Phase, Run};
+use super::stop::Stop;
+use super::{Errand, boot, job, receive};
+use crate::deliver::Published;
+use crate::error::Failure;
+use aicert_core::cloud::MachineId;
+use aicert_core::progress::Step;
+
+/// What the machine is called on the way.
+pub(super) const MACHINE: &str = "the machine";
+
+/// Goes on from the phase that the job is in until its results are here. Dropping it at any time leaves a job that can be
+/// gone on with from the phase that its record says.
+pub(super) async fn drive(run: &mut Run, errand: &Errand) -> Result<Published, Stop> {
+    loop {
+        match run.record().phase {
+            Phase::Prepared => boot::provision(run, errand).await?,
+            Phase::Booting => boot::attest(run, errand).await?,
+            Phase::Attested => job::submit(run, errand).await?,
+            Phase::Submitted => job::follow(run, errand).await?,
+            Phase::Finished | Phase::Delivered => return receive::receive(run, errand).await,
+        }
+    }
+}
+
+/// Removes the machine of a job, and then what is known of the job.
+pub(super) async fn remove(run: Run, errand: &Errand) -> Result<(), Failure> {
+    errand.delivery.settle().await;
+    for machine in machines(&run, errand).await? {
+        let destroyed = errand.provider.destroy(&machine).await;
+        destroyed.map_err(|error| Failure::of(&error))?;
+        errand.progress.finished(Step::Machine, MACHINE, "removed");
+    }
+    run.forget().map_err(|error| Failure::of(&error))?;
+    errand.delivery.tidy();
+    Ok(())
+}
+
+/// The machines of a job: the one that is recorded, or whatever was made before that could be.
+async fn machines(run: &Run, errand: &Errand) -> Result<Vec<MachineId>, Failure> {
+    if let Some(machine) = run.record().id() {
+        return Ok(vec![machine]);
+    }
+    let machines = errand
+        .provider
+        .list()
+        .await
+        .map_err(|error| Failure::of(&error))?;
+    let of_job = machines.into_iter().filter(|machine| machine.job == *run.job());
+    Ok(of_job.map(|machine| machine.id).collect())
+}
