@@ -1,0 +1,79 @@
+"""Unpacks packages, each into a folder of its own, and finds files in them."""
+
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from .common import Failure, made_once, tool
+from .locks import Package
+from .mirrors import Mirrors
+
+_MERGED = ("bin", "sbin", "lib", "lib64")
+"""Folders that are links into /usr in the image, and not yet in the packages of this release."""
+
+
+def unpack_archive(archive: Path, folder: Path) -> None:
+    """Unpacks a package into a folder that may have things in it, without owners and setuid bits; runs none of its scripts."""
+    dpkg = subprocess.Popen([tool("dpkg-deb", "dpkg"), "--fsys-tarfile", archive], stdout=subprocess.PIPE)
+    tar = subprocess.run(["tar", "--extract", "--directory", folder, "--keep-directory-symlink", "--no-same-owner",
+                          "--no-same-permissions", "--delay-directory-restore"], stdin=dpkg.stdout, check=False,
+                         umask=0o022)
+    dpkg.stdout.close()
+    if dpkg.wait() != 0 or tar.returncode != 0:
+        raise Failure(f"{archive} could not be unpacked")
+
+
+def merge_usr(folder: Path) -> None:
+    """Makes the links that merge / with /usr."""
+    for name in _MERGED:
+        (folder / "usr" / name).mkdir(parents=True)
+        (folder / name).symlink_to(f"usr/{name}")
+
+
+class Unpacked:
+    """The packages of a lock, unpacked; paths are those of a system whose / is merged with /usr."""
+
+    def __init__(self, packages: list[Package], mirrors: Mirrors, cache: Path):
+        def one(package: Package) -> Path:
+            return made_once(cache / "base/unpacked" / package.sha256,
+                             lambda folder: unpack_archive(mirrors.file_of(package), folder))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            folders = list(pool.map(one, packages))
+        self.packages = packages
+        self.files: dict[Package, dict[str, Path]] = {}
+        self.owner: dict[str, Package] = {}
+        for package, folder in zip(packages, folders):
+            files = self.files[package] = {}
+            for path in sorted(_files_in(folder)):
+                name = _merged(path.relative_to(folder))
+                files[name] = path
+                self.owner.setdefault(name, package)
+
+    def matching(self, package: Package, patterns: tuple[str, ...], where: str) -> dict[str, Path]:
+        """The files of a package that patterns name; each must name one."""
+        found = {}
+        for pattern in patterns:
+            matches = {name: path for name, path in self.files[package].items() if fnmatchcase(name, pattern)}
+            if not matches:
+                raise Failure(f"{where}: {package} has no file {pattern}")
+            found.update(matches)
+        return found
+
+    def file(self, name: str) -> Path | None:
+        """The file of this name, from whichever package."""
+        package = self.owner.get(name)
+        return self.files[package][name] if package else None
+
+
+def _files_in(folder: Path):
+    for parent, folders, files in os.walk(folder):
+        for name in files + [name for name in folders if os.path.islink(os.path.join(parent, name))]:
+            yield Path(parent, name)
+
+
+def _merged(path: Path) -> str:
+    parts = PurePosixPath(path).parts
+    return "/" + "/".join(("usr", *parts) if parts[0] in _MERGED else parts)
