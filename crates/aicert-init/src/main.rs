@@ -6,6 +6,7 @@ mod console;
 mod device_mapper;
 mod dhcp;
 mod disk;
+mod engine;
 mod failure;
 mod forward;
 mod gpt;

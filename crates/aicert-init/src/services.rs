@@ -1,19 +1,22 @@
-//! The two programs that the image is for: the container engine, and the server. When one ends, the machine does.
+//! The programs that the image is for: the server, and the container engine. When one ends, the machine does.
 
+use std::fmt;
 use std::fs;
 use std::io::pipe;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::thread::set_no_new_privs;
 
 use crate::console::say;
+use crate::engine::{self, PATH};
 use crate::failure::{Failure, OrFail as _, Outcome};
-use crate::{forward, socket};
+use crate::forward;
 
 /// The user that the server runs as, and its group.
 pub(crate) const USER: u32 = 1000;
@@ -22,11 +25,10 @@ pub(crate) const USER: u32 = 1000;
 pub(crate) const STATE: &str = "/var/lib/aicert";
 
 const SERVER: &str = "/usr/lib/aicert/aicert-server";
-const ENGINE: &str = "/usr/sbin/dockerd";
-const ENGINE_SOCKET: &str = "/run/docker.sock";
 const PYTHON_IMAGE: &str = "/usr/share/aicert/python-3.11.tar";
 
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long the last lines of a service take to the console.
+const LAST_LINES: Duration = Duration::from_millis(100);
 
 const IMAGE: &str = "the image is incomplete";
 
@@ -45,30 +47,24 @@ struct Service {
     process: Pid,
 }
 
-/// Starts both, and waits until one has ended; says which, and how.
+/// Starts all, and waits until one has ended; says which, and how.
 pub(crate) fn run(files: &Files<'_>) -> Outcome {
-    let engine = Service::start("dockerd", &mut engine()?, -500)?;
-    let server = confined(|| Service::start("aicert-server", &mut server(files), -900))?;
+    // First, because the server may look for its socket at once, and waits there until it answers.
+    let mut dockerd = engine::dockerd(USER)?;
+    let services = [
+        confined(|| Service::start("aicert-server", &mut server(files), -900))?,
+        Service::start("containerd", &mut engine::containerd()?, -800)?,
+        Service::start("dockerd", &mut dockerd, -800)?,
+    ];
     say!(
-        "started dockerd ({}) and aicert-server ({})",
-        engine.process,
-        server.process
+        "started {}",
+        services.each_ref().map(Service::to_string).join(", ")
     );
-    let (name, status) = reap(&[engine, server])?;
+    let (name, status) = reap(&services)?;
+    // What it printed last is still on its way to the console.
+    thread::sleep(LAST_LINES);
     say!("{name} ended: {}", in_words(status));
     Ok(())
-}
-
-fn engine() -> Outcome<Command> {
-    let listener = socket::bind(Path::new(ENGINE_SOCKET), USER)?;
-    let mut command = socket::command(ENGINE, listener);
-    command
-        .args(["--host", "fd://"])
-        .env_clear()
-        .env("HOME", "/var")
-        .env("TMPDIR", "/var/tmp")
-        .env("PATH", PATH);
-    Ok(command)
 }
 
 fn server(files: &Files<'_>) -> Command {
@@ -111,6 +107,12 @@ fn confined<T: Send>(what: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
             .join()
             .map_err(|_| fault())?
     })
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.process)
+    }
 }
 
 impl Service {

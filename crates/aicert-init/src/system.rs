@@ -35,6 +35,8 @@ pub(crate) fn mount_first() -> Outcome {
     )?;
     attach("proc", "/proc", BARE, c"")?;
     attach("sysfs", "/sys", BARE, c"")?;
+    // No key, and no break on a serial line, speaks to the kernel.
+    set("kernel/sysrq", "0")?;
     // Else the kernel leaves out lines when many come at once.
     set("kernel/printk_devkmsg", "on")
 }
@@ -70,10 +72,9 @@ fn attach(kind: &str, folder: &str, flags: MountFlags, options: &CStr) -> Outcom
     mount(kind, folder, kind, flags, options).or_fail(|| format!("cannot mount {kind} at {folder}"), IMAGE)
 }
 
-/// Settings, each with why.
-const SETTINGS: [(&str, &str); 14] = [
-    // No key and no break on a serial line speaks to the kernel.
-    ("kernel/sysrq", "0"),
+/// Settings, each with why. Forwarding is not among them: the container engine switches it on for its networks, and only if
+/// it was off does it see to it that nothing else is forwarded.
+const SETTINGS: [(&str, &str); 12] = [
     // No other kernel is started from this one: it would not be measured.
     ("kernel/kexec_load_disabled", "1"),
     // The kernel's log and addresses are for the console, not for programs.
@@ -86,8 +87,6 @@ const SETTINGS: [(&str, &str); 14] = [
     ("user/max_user_namespaces", "0"),
     // As many processes and threads as the kernel can have.
     ("kernel/pid_max", "4194304"),
-    // The network of the container that downloads dependencies.
-    ("net/ipv4/ip_forward", "1"),
     // What a router says is not asked for; there is no IPv6 in here.
     ("net/ipv4/conf/all/accept_redirects", "0"),
     ("net/ipv4/conf/default/accept_redirects", "0"),
