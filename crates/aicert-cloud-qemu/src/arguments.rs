@@ -51,9 +51,11 @@ pub(crate) fn qemu(
             OsStr::new(folder::VARIABLES),
         );
     arguments
+        // Nobody can read the disk again once the machine is off, so nothing on it must outlive a crash of this one. Errors
+        // are for the machine, which fails with them; QEMU would stop it when this disk is full, without a word.
         .file(
             "-drive",
-            "if=none,id=disk,format=qcow2,discard=unmap,detect-zeroes=unmap",
+            "if=none,id=disk,format=qcow2,cache=unsafe,werror=report,rerror=report,discard=unmap,detect-zeroes=unmap",
             OsStr::new(folder::DISK),
         )
         // Firmware looks at nothing else for something to boot, so it need not connect anything else.

@@ -62,6 +62,11 @@ pub(crate) enum Failure {
     NoMachine(String),
 }
 
+const FREE_SPACE: &str = "free some space, or name a state folder on a larger disk";
+
+/// What the C library says of `ENOSPC`; programs are started with `LC_ALL=C`.
+const NO_SPACE: &str = "No space left on device";
+
 fn said(messages: &str) -> String {
     match messages.trim() {
         "" => String::new(),
@@ -113,6 +118,9 @@ impl From<Failure> for CloudError {
                 .with_advice("wait for it, or end it, and try again")
                 .retryable(),
             Failure::GivenUp | Failure::Monitor(_) => Self::new(CloudErrorKind::Failed, message),
+            Failure::Program { messages, .. } if messages.contains(NO_SPACE) => {
+                Self::new(CloudErrorKind::Exhausted, message).with_advice(FREE_SPACE)
+            }
             Failure::Program { .. } => Self::new(CloudErrorKind::Boot, message),
             Failure::Unending { source, .. } => {
                 Self::new(CloudErrorKind::Failed, message).with_source(source)
@@ -139,10 +147,9 @@ fn storage(kind: io::ErrorKind) -> (CloudErrorKind, Option<&'static str>) {
             CloudErrorKind::PermissionDenied,
             Some("name a state folder that you may write to"),
         ),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
-            CloudErrorKind::Exhausted,
-            Some("free some space, or name a state folder on a larger disk"),
-        ),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            (CloudErrorKind::Exhausted, Some(FREE_SPACE))
+        }
         _ => (CloudErrorKind::Failed, None),
     }
 }

@@ -4,7 +4,11 @@
 //! The base image is the one that the environment variable `AICERT_BASE_IMAGE` names, raw, with its reference values beside
 //! it, as `image/base/build` writes both.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic and print like tests"
+)]
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};

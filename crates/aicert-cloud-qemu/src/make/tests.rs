@@ -194,6 +194,14 @@ async fn killed_at_every_step() {
             !start(folder.path(), instant).wait().unwrap().success(),
             "{instant}: it must have been killed"
         );
+        if *instant == "made-0" {
+            // It was complete: it goes on without its maker, for whoever has the key to it.
+            let provider = provider(folder.path());
+            let machine = provider.list().await.unwrap().pop().unwrap();
+            assert!(provider.is_running(&machine.id).await.unwrap());
+            assert_eq!(machine.in_use, None);
+            std::net::TcpStream::connect(machine.endpoint.unwrap()).unwrap();
+        }
         listed += clean_up(folder.path(), instant).await;
     }
     // All but those before the folder has its name, and after it has lost it.
