@@ -17,6 +17,8 @@ use crate::text::{Text, one_line};
 
 /// How often a console is looked at.
 const CONSOLE_PERIOD: Duration = Duration::from_millis(500);
+/// How much of a console recognises what of it was shown before.
+const BEGINNING: usize = 200;
 
 pub(crate) fn list(terminal: Terminal) -> Result<Exit, Failure> {
     block_on(async {
@@ -120,27 +122,42 @@ pub(crate) fn logs(args: &LogsArgs, terminal: Terminal) -> Result<Exit, Failure>
 
 /// Shows what a console gets, until its machine has ended.
 async fn follow(fleet: &Fleet, entry: &Entry, terminal: Terminal) -> Result<(), Failure> {
-    let mut shown = 0;
+    let mut before = String::new();
     loop {
         // In this order: what a machine writes last is there when it has ended.
         let running = fleet.is_running(entry).await?;
-        let console = fleet.console(entry).await?;
-        let complete = match running {
-            true => console.rfind('\n').map_or(0, |end| end + 1),
-            false => console.len(),
-        };
-        if let Some(new) = console.get(shown..complete).filter(|new| !new.is_empty()) {
-            show(new, terminal);
-            if terminal.json {
-                terminal.json_line(&json!({ "event": "console", "text": new }));
-            }
+        let mut console = fleet.console(entry).await?;
+        if running {
+            // The rest of the last line comes later, and what the provider's programs said, behind it, last.
+            let end = console.find("\n-- ").or(console.rfind('\n'));
+            console.truncate(end.map_or(0, |end| end + 1));
         }
-        shown = shown.max(complete);
+        let new = added(&before, &console);
+        show(new, terminal);
+        if !new.is_empty() {
+            terminal.json_event(&json!({ "event": "console", "text": new }));
+        }
         if !running {
             return Ok(());
         }
+        before = console;
         tokio::time::sleep(CONSOLE_PERIOD).await;
     }
+}
+
+/// What a console has more than before. Only the end of a long one is ever seen: its beginning may be gone.
+fn added<'a>(before: &str, now: &'a str) -> &'a str {
+    if let Some(new) = now.strip_prefix(before) {
+        return new;
+    }
+    let mut end = now.len().min(BEGINNING);
+    while !now.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut places = before.match_indices(&now[..end]);
+    places
+        .find_map(|(at, _)| now.strip_prefix(&before[at..]))
+        .unwrap_or(now)
 }
 
 /// A console as it was, but for what would do something to the terminal.
@@ -151,5 +168,24 @@ fn show(console: &str, terminal: Terminal) {
     }
     if !console.is_empty() {
         terminal.result(&text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::added;
+
+    #[test]
+    fn a_console_is_shown_once() {
+        assert_eq!(added("", "a\nb\n"), "a\nb\n");
+        assert_eq!(added("a\nb\n", "a\nb\nc\n"), "c\n");
+        assert_eq!(added("a\nb\n", "a\nb\n"), "");
+        // What came first is not kept.
+        let lines = |from: u32, to: u32| (from..to).map(|n| format!("line ü {n}\n")).collect::<String>();
+        assert_eq!(added(&lines(0, 100), &lines(50, 103)), lines(100, 103));
+        let cut = &lines(50, 103)[4..];
+        assert_eq!(added(&lines(0, 100), cut), lines(100, 103));
+        // All of it was missed.
+        assert_eq!(added(&lines(0, 100), &lines(200, 300)), lines(200, 300));
     }
 }

@@ -167,7 +167,7 @@ fn tell(errand: &Errand, attestation: &VerifiedAttestation, session: &Session) {
 struct Facts<'a> {
     image: &'a str,
     /// The commit that the image was built from, where its reference values say so.
-    source: Option<&'a str>,
+    build: Option<&'a str>,
     firmware: Option<&'a str>,
     secure_boot: &'static str,
     simulated: bool,
@@ -180,7 +180,7 @@ impl<'a> Facts<'a> {
         let boot = attestation.boot();
         Self {
             image: boot.image().unwrap_or("nothing that is known"),
-            source: None,
+            build: attestation.image().and_then(|image| image.build.as_deref()),
             firmware: match boot.firmware() {
                 Firmware::Known(name) => Some(name),
                 _ => None,
@@ -197,7 +197,7 @@ impl<'a> Facts<'a> {
 
     fn in_words(&self) -> Vec<(&'static str, String)> {
         let mut words = vec![("image", self.image.to_owned())];
-        words.extend(self.source.map(|commit| ("built from", commit.to_owned())));
+        words.extend(self.build.map(|commit| ("built from", commit.to_owned())));
         words.push((
             "firmware",
             match self.firmware {
@@ -221,6 +221,7 @@ impl<'a> Facts<'a> {
         serde_json::json!({
             "event": "attested",
             "image": self.image,
+            "build": self.build,
             "firmware": self.firmware,
             "secure_boot": self.secure_boot,
             "simulated": self.simulated,

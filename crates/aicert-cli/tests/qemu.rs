@@ -1,0 +1,236 @@
+//! Machines in QEMU, as far as they go without an image that boots: made, found again, and removed.
+#![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
+
+mod desk;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use desk::Desk;
+use insta::assert_snapshot;
+use serde_json::Value;
+
+const CONFIGURATION: &str = "kind: python
+pythonVersion: 11
+source: {type: directory, path: code}
+machine: {provider: qemu, image: empty.raw, memory: 1GiB, disk: 1GiB, bootLimit: 10m}
+";
+
+/// Whether there is what these tests need; where tests must not be left out, it is an error if there is not.
+fn have_qemu() -> bool {
+    let missing: Vec<_> = ["qemu-system-x86_64", "qemu-img", "swtpm"]
+        .into_iter()
+        .filter(|tool| {
+            let mut command = Command::new(tool);
+            let command = command
+                .arg("--version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            command.status().is_err()
+        })
+        .collect();
+    if missing.is_empty() && Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd").exists() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "missing: {missing:?}, or OVMF");
+    eprintln!("skipped: missing {missing:?}, or OVMF");
+    false
+}
+
+/// A desk with a disk that has nothing on it.
+fn desk() -> Desk {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("code")).unwrap();
+    desk.write("code/main.py", "")
+        .write("aicert.yaml", CONFIGURATION)
+        .write("empty.raw", vec![0; 1 << 20])
+        .write(
+            "empty.reference-values.json",
+            "{\"version\": \"aicert/reference-values/v1\"}",
+        );
+    desk
+}
+
+/// The only machine there is.
+fn machine(desk: &Desk) -> Option<Value> {
+    let output = desk.command(&["machines", "list", "--json"]).output().unwrap();
+    let mut list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let machines = list["machines"].as_array_mut().unwrap();
+    assert!(machines.len() < 2, "{machines:?}");
+    machines.pop()
+}
+
+/// Begins a run, and waits until its machine boots.
+fn begin(desk: &Desk) -> (Child, String) {
+    let child = desk
+        .command(&["run"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    loop {
+        let found = machine(desk).filter(|machine| machine["phase"] == "booting");
+        if let Some(machine) = found {
+            assert_eq!(
+                (&machine["in_use"], &machine["state"]),
+                (&true.into(), &"running".into())
+            );
+            return (child, machine["job"].as_str().unwrap().to_owned());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "no machine boots");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let id = i32::try_from(child.id()).unwrap();
+    let id = rustix::process::Pid::from_raw(id).unwrap();
+    rustix::process::kill_process(id, signal).unwrap();
+}
+
+/// Everything that is left of jobs and machines.
+fn left(desk: &Desk) -> Vec<String> {
+    let folders = ["state/runs", "state/qemu/machines", "state/machines"];
+    let names = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(desk.path(folder)));
+    let mut names: Vec<_> = names
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != ".lock")
+        .collect();
+    names.sort();
+    names
+}
+
+/// What was said, with the names that differ from run to run replaced.
+fn said(text: &str, job: &str) -> String {
+    let text = text.replace(job, "JOB");
+    let time = |word: &str| word.len() >= 20 && word.contains('T') && word.as_bytes()[4] == b'-';
+    text.split(' ')
+        .map(|word| if time(word) { "TIME):" } else { word })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn without_reference_values_nothing_is_made() {
+    let desk = desk();
+    std::fs::remove_file(desk.path("empty.reference-values.json")).unwrap();
+    assert_snapshot!(desk.run(&["run"]), @"");
+    assert_eq!(left(&desk), Vec::<String>::new());
+}
+
+#[test]
+fn an_interrupted_boot_leaves_nothing() {
+    if !have_qemu() {
+        return;
+    }
+    let desk = desk();
+    let (mut child, job) = begin(&desk);
+    assert_snapshot!(said(&desk.run(&["attach"]), &job).replace(&child.id().to_string(), "PROCESS"), @"");
+    assert_snapshot!(said(&desk.run(&["machines", "destroy", "--all"]), &job).replace(&child.id().to_string(), "PROCESS"), @"");
+    signal(&child, rustix::process::Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(left(&desk), Vec::<String>::new());
+}
+
+#[test]
+fn a_killed_run_is_found_and_gone_on_with() {
+    if !have_qemu() {
+        return;
+    }
+    let desk = desk();
+    let (mut child, job) = begin(&desk);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let machine = machine(&desk).unwrap();
+    assert_eq!(
+        (&machine["in_use"], &machine["state"]),
+        (&false.into(), &"running".into())
+    );
+
+    // The next run says so, whatever comes of it.
+    desk.write(
+        "local.yaml",
+        CONFIGURATION.replace(
+            "qemu, image: empty.raw, memory: 1GiB, disk: 1GiB, bootLimit: 10m",
+            "local, tpm: swtpm",
+        ),
+    );
+    let engine = format!("unix://{}", desk.path("no.sock").display());
+    let run = |desk: &Desk| {
+        let mut command = desk.command(&["run", "-f", "local.yaml"]);
+        desk.show(&command.env("DOCKER_HOST", &engine).output().unwrap())
+    };
+    assert_snapshot!(said(&run(&desk), &job), @"");
+
+    // Somebody goes on with it, and gives it up.
+    let mut attached = desk
+        .command(&["attach", &job[job.len() - 8..]])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while machine_is_free(&desk) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody attaches");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    signal(&attached, rustix::process::Signal::TERM);
+    assert_eq!(attached.wait().unwrap().code(), Some(143));
+    assert_eq!(left(&desk), Vec::<String>::new());
+}
+
+fn machine_is_free(desk: &Desk) -> bool {
+    machine(desk).is_some_and(|machine| machine["in_use"] == false)
+}
+
+#[test]
+fn a_machine_that_ended_is_cleaned_up() {
+    if !have_qemu() {
+        return;
+    }
+    for command in ["attach", "run"] {
+        let desk = desk();
+        let (mut child, job) = begin(&desk);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let qemu = desk.path(&format!("state/qemu/machines/{job}"));
+        end_machine(&qemu);
+        assert_eq!(machine(&desk).unwrap()["state"], "ended");
+        // Another run has nothing that it could run: it has said what it found before that.
+        desk.write("empty.raw", "");
+        let output = desk.command(&[command]).output().unwrap();
+        assert!(!output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            text.contains("the machine has ended before the job was sent to it"),
+            "{text}"
+        );
+        assert_eq!(left(&desk), Vec::<String>::new(), "{command}: {text}");
+    }
+}
+
+/// Cuts the power: ends the program that runs in this folder.
+fn end_machine(folder: &Path) {
+    let mut ended = 0;
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse::<i32>().ok());
+        let (Some(id), Ok(line)) = (name, std::fs::read(path.join("cmdline"))) else {
+            continue;
+        };
+        let is_qemu = String::from_utf8_lossy(&line).contains("qemu-system");
+        if is_qemu && std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == folder) {
+            let id = rustix::process::Pid::from_raw(id).unwrap();
+            rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+            ended += 1;
+        }
+    }
+    assert_eq!(ended, 1);
+}
