@@ -5,10 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help setup build demo test lint docs deny bench fuzz clean
+.PHONY: help setup build demo demo-vm test lint docs deny bench fuzz clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: ## Install missing tools and start Docker
 	@scripts/setup.sh
@@ -18,6 +18,9 @@ build: setup ## Build the aicert command
 
 demo: build ## Train a small model, certify it, verify the proof, and see a forgery rejected
 	@examples/penguins/demo.sh target/release/aicert
+
+demo-vm: build ## The same on a machine that is booted for it and attested first; builds the machine's image if need be
+	@examples/penguins/demo-vm.sh target/release/aicert
 
 test: setup ## Run all tests, against real TPM simulators and a real Docker
 	$(CARGO) test --workspace --locked --no-fail-fast

@@ -98,7 +98,8 @@ fn reference_file(machine: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
     }
     let failure = Failure::misuse(format!("there are no reference values {}", beside.display()));
     Err(failure.help(
-        "without them nobody can say what the machine boots: `aicert image measure IMAGE --json` computes them;          `referenceValues` in the configuration, or `--reference-values`, names them",
+        "without them nobody can say what the machine boots: `aicert image measure IMAGE --json` computes them; \
+         `referenceValues` in the configuration, or `--reference-values`, names them",
     ))
 }
 

@@ -1,5 +1,6 @@
 //! Machines in QEMU, as far as they go without an image that boots: made, found again, and removed.
 #![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
+#![allow(clippy::print_stderr, reason = "who left a test out is told so")]
 
 mod desk;
 
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use desk::Desk;
 use insta::assert_snapshot;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 const CONFIGURATION: &str = "kind: python
@@ -16,6 +18,9 @@ pythonVersion: 11
 source: {type: directory, path: code}
 machine: {provider: qemu, image: empty.raw, memory: 1GiB, disk: 1GiB, bootLimit: 10m}
 ";
+
+/// How long a step may take on a machine that is busy with other things.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Whether there is what these tests need; where tests must not be left out, it is an error if there is not.
 fn have_qemu() -> bool {
@@ -61,14 +66,39 @@ fn machine(desk: &Desk) -> Option<Value> {
     machines.pop()
 }
 
+/// A command that runs; it does not outlive the test.
+struct Running(Child);
+
+impl Running {
+    fn start(desk: &Desk, arguments: &[&str]) -> Self {
+        let mut command = desk.command(arguments);
+        Self(
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    /// Sends a signal, and waits for the exit code.
+    fn end(mut self, signal: Signal) -> Option<i32> {
+        let id = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        rustix::process::kill_process(id, signal).unwrap();
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Begins a run, and waits until its machine boots.
-fn begin(desk: &Desk) -> (Child, String) {
-    let child = desk
-        .command(&["run"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+fn begin(desk: &Desk) -> (Running, String) {
+    let run = Running::start(desk, &["run"]);
     let begun = Instant::now();
     loop {
         let found = machine(desk).filter(|machine| machine["phase"] == "booting");
@@ -77,17 +107,11 @@ fn begin(desk: &Desk) -> (Child, String) {
                 (&machine["in_use"], &machine["state"]),
                 (&true.into(), &"running".into())
             );
-            return (child, machine["job"].as_str().unwrap().to_owned());
+            return (run, machine["job"].as_str().unwrap().to_owned());
         }
-        assert!(begun.elapsed() < Duration::from_secs(120), "no machine boots");
+        assert!(begun.elapsed() < LIMIT, "no machine boots");
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    let id = i32::try_from(child.id()).unwrap();
-    let id = rustix::process::Pid::from_raw(id).unwrap();
-    rustix::process::kill_process(id, signal).unwrap();
 }
 
 /// Everything that is left of jobs and machines.
@@ -119,7 +143,12 @@ fn said(text: &str, job: &str) -> String {
 fn without_reference_values_nothing_is_made() {
     let desk = desk();
     std::fs::remove_file(desk.path("empty.reference-values.json")).unwrap();
-    assert_snapshot!(desk.run(&["run"]), @"");
+    assert_snapshot!(desk.run(&["run"]), @r#"
+    exit code 2
+    --- stderr
+    error: there are no reference values DESK/empty.reference-values.json
+    help: without them nobody can say what the machine boots: `aicert image measure IMAGE --json` computes them; `referenceValues` in the configuration, or `--reference-values`, names them
+    "#);
     assert_eq!(left(&desk), Vec::<String>::new());
 }
 
@@ -129,11 +158,20 @@ fn an_interrupted_boot_leaves_nothing() {
         return;
     }
     let desk = desk();
-    let (mut child, job) = begin(&desk);
-    assert_snapshot!(said(&desk.run(&["attach"]), &job).replace(&child.id().to_string(), "PROCESS"), @"");
-    assert_snapshot!(said(&desk.run(&["machines", "destroy", "--all"]), &job).replace(&child.id().to_string(), "PROCESS"), @"");
-    signal(&child, rustix::process::Signal::INT);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let (run, job) = begin(&desk);
+    assert_snapshot!(said(&desk.run(&["attach"]), &job).replace(&run.0.id().to_string(), "PROCESS"), @r#"
+    exit code 1
+    --- stderr
+    error: another aicert (process PROCESS) follows the job JOB
+    help: stop it there with Ctrl-C; it says how to go on
+    "#);
+    assert_snapshot!(said(&desk.run(&["machines", "destroy", "--all"]), &job).replace(&run.0.id().to_string(), "PROCESS"), @r#"
+    exit code 1
+    --- stderr
+    error: another aicert (process PROCESS) follows the job JOB
+    help: stop it there with Ctrl-C, or destroy the machine all the same with `--force`
+    "#);
+    assert_eq!(run.end(Signal::INT), Some(130));
     assert_eq!(left(&desk), Vec::<String>::new());
 }
 
@@ -143,9 +181,8 @@ fn a_killed_run_is_found_and_gone_on_with() {
         return;
     }
     let desk = desk();
-    let (mut child, job) = begin(&desk);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let (run, job) = begin(&desk);
+    run.end(Signal::KILL);
     let machine = machine(&desk).unwrap();
     assert_eq!(
         (&machine["in_use"], &machine["state"]),
@@ -161,26 +198,24 @@ fn a_killed_run_is_found_and_gone_on_with() {
         ),
     );
     let engine = format!("unix://{}", desk.path("no.sock").display());
-    let run = |desk: &Desk| {
-        let mut command = desk.command(&["run", "-f", "local.yaml"]);
-        desk.show(&command.env("DOCKER_HOST", &engine).output().unwrap())
-    };
-    assert_snapshot!(said(&run(&desk), &job), @"");
+    let mut other = desk.command(&["run", "-f", "local.yaml"]);
+    let other = desk.show(&other.env("DOCKER_HOST", &engine).output().unwrap());
+    assert_snapshot!(said(&other, &job), @r#"
+    exit code 1
+    --- stderr
+    warning: the job JOB (DESK/aicert.yaml, TIME): is still there, and nobody follows it: the machine boots. `aicert attach JOB` goes on with it, `aicert machines destroy JOB` removes it
+    error: cannot reach the Docker engine at DESK/no.sock: No such file or directory (os error 2)
+    help: Docker is not running or not installed: `sudo service docker start`, or `sudo apt-get install docker.io`; set DOCKER_HOST if its socket is elsewhere
+    "#);
 
     // Somebody goes on with it, and gives it up.
-    let mut attached = desk
-        .command(&["attach", &job[job.len() - 8..]])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let attached = Running::start(&desk, &["attach", &job[job.len() - 8..]]);
     let begun = Instant::now();
     while machine_is_free(&desk) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nobody attaches");
+        assert!(begun.elapsed() < LIMIT, "nobody attaches");
         std::thread::sleep(Duration::from_millis(50));
     }
-    signal(&attached, rustix::process::Signal::TERM);
-    assert_eq!(attached.wait().unwrap().code(), Some(143));
+    assert_eq!(attached.end(Signal::TERM), Some(143));
     assert_eq!(left(&desk), Vec::<String>::new());
 }
 
@@ -195,9 +230,8 @@ fn a_machine_that_ended_is_cleaned_up() {
     }
     for command in ["attach", "run"] {
         let desk = desk();
-        let (mut child, job) = begin(&desk);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let (run, job) = begin(&desk);
+        run.end(Signal::KILL);
         let qemu = desk.path(&format!("state/qemu/machines/{job}"));
         end_machine(&qemu);
         assert_eq!(machine(&desk).unwrap()["state"], "ended");
@@ -227,8 +261,7 @@ fn end_machine(folder: &Path) {
         };
         let is_qemu = String::from_utf8_lossy(&line).contains("qemu-system");
         if is_qemu && std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == folder) {
-            let id = rustix::process::Pid::from_raw(id).unwrap();
-            rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+            rustix::process::kill_process(Pid::from_raw(id).unwrap(), Signal::KILL).unwrap();
             ended += 1;
         }
     }

@@ -53,13 +53,16 @@ fn the_template_and_the_examples_are_accepted_by_both() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut texts = vec![aicert_cli::template().to_owned()];
     for entry in std::fs::read_dir(examples).unwrap() {
-        let file = entry.unwrap().path().join("aicert.yaml");
-        if file.is_file() {
-            // The demo fills in where it is.
-            texts.push(std::fs::read_to_string(file).unwrap().replace("@DEMO@", "/demo"));
+        for name in ["aicert.yaml", "aicert-vm.yaml"] {
+            let file = entry.as_ref().unwrap().path().join(name);
+            if file.is_file() {
+                // The demo fills in where things are.
+                let text = std::fs::read_to_string(file).unwrap();
+                texts.push(text.replace("@DEMO@", "/demo").replace("@IMAGE@", "/image"));
+            }
         }
     }
-    assert!(texts.len() > 1, "there are no examples");
+    assert!(texts.len() > 2, "there are no examples");
     // What the template has as comments must be right too.
     let commented = aicert_cli::template()
         .replace("# resources:", "resources:")

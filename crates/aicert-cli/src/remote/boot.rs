@@ -180,7 +180,7 @@ impl<'a> Facts<'a> {
         let boot = attestation.boot();
         Self {
             image: boot.image().unwrap_or("nothing that is known"),
-            build: attestation.image().and_then(|image| image.build.as_deref()),
+            build: None,
             firmware: match boot.firmware() {
                 Firmware::Known(name) => Some(name),
                 _ => None,
