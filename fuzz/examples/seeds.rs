@@ -9,7 +9,7 @@ use aicert_core::event::{Event, EventContent, Gpu};
 use aicert_core::manifest::Manifest;
 use aicert_core::tree::Tree;
 use aicert_fuzz::support::{Recipe, contents, file, honest_chain, number};
-use aicert_fuzz::{honest, image, join, nitro};
+use aicert_fuzz::{answer, honest, image, join, nitro};
 use serde_json::json;
 
 struct Seeds(PathBuf);
@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tpm(&seeds)?;
     certificates(&seeds)?;
     proofs(&seeds)?;
+    answers(&seeds)?;
     texts(&seeds)?;
     for (index, log) in honest::event_logs().iter().enumerate() {
         seeds.put("eventlog", &format!("honest-{index}"), log)?;
@@ -116,6 +117,29 @@ fn proofs(seeds: &Seeds) -> Result<(), Box<dyn Error>> {
     ];
     for (name, bytes) in parts {
         seeds.put("proof", name, bytes)?;
+    }
+    Ok(())
+}
+
+fn answers(seeds: &Seeds) -> Result<(), Box<dyn Error>> {
+    let answer = answer::answer(&answer::unused());
+    seeds.put("attestation", "honest", serde_json::to_vec(&answer)?)?;
+    seeds.put("attestation", "indented", serde_json::to_vec_pretty(&answer)?)?;
+    let key = &answer.attestation_key;
+    let part = |which: &str, part: &[u8]| [which.as_bytes(), part].concat();
+    let parts = [
+        ("attest", part("0", &answer.quote.attest.0)),
+        ("signature", part("1", &answer.signature.0)),
+        ("public", part("2", &key.public.0)),
+        ("leaf", part("3", &key.certificate_chain[0].0)),
+        ("intermediate", part("4", &key.certificate_chain[1].0)),
+        ("boot-log", part("6", &answer.boot_event_log.0)),
+        ("chain", part("7", &join(&honest_chain()))),
+        ("tls-key", part("8", &serde_json::to_vec(&answer.tls_key)?)),
+        ("pcrs", part("9", &serde_json::to_vec(&answer.quote.pcrs)?)),
+    ];
+    for (name, bytes) in parts {
+        seeds.put("attestation", name, bytes)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Honest material, the same in every run: the seeds, and what targets compare with.
 
+use aicert_core::attestation::Attestation;
 use aicert_core::certificate::{Base64, Certificate};
 use aicert_core::tpm::{PcrBank, PcrValues};
 use aicert_verify::eventlog::EventType;
@@ -216,4 +217,32 @@ pub fn with_replaced(honest: &Certificate, input: &[u8]) -> Option<Certificate> 
         _ => proof.low_level_quote.pcrs = serde_json::from_slice(part).ok()?,
     }
     Some(proof)
+}
+
+/// An answer with a part replaced, as [`with_replaced`].
+pub fn answer_with_replaced(honest: &Attestation, input: &[u8]) -> Option<Attestation> {
+    let (which, part) = input.split_first()?;
+    let mut answer = honest.clone();
+    let bytes = Base64(part.to_vec());
+    match which {
+        b'0' => answer.quote.attest = bytes,
+        b'1' => answer.signature = bytes,
+        b'2' => answer.attestation_key.public = bytes,
+        b'3'..=b'5' => {
+            *answer
+                .attestation_key
+                .certificate_chain
+                .get_mut(usize::from(which - b'3'))? = bytes
+        }
+        b'6' => answer.boot_event_log = bytes,
+        b'7' => {
+            answer.attestation_key.certificate_chain = parts(part)
+                .into_iter()
+                .map(|part| Base64(part.to_vec()))
+                .collect();
+        }
+        b'8' => answer.tls_key = serde_json::from_slice(part).ok()?,
+        _ => answer.quote.pcrs = serde_json::from_slice(part).ok()?,
+    }
+    Some(answer)
 }

@@ -5,6 +5,16 @@
 #[path = "../../crates/aicert-verify/tests/forgeries/support.rs"]
 pub mod support;
 
+/// Machines that boot, as the tests of the verifier make them.
+#[allow(dead_code, unused_imports, clippy::unwrap_used)]
+#[path = "../../crates/aicert-verify/tests/forgeries/machine.rs"]
+pub mod machine;
+
+/// What machines answer, as the tests of the verifier make it.
+#[allow(dead_code, clippy::unwrap_used)]
+#[path = "../../crates/aicert-verify/tests/attestation/answer.rs"]
+pub mod answer;
+
 /// Certificates as the tests of evidence make them.
 #[allow(
     dead_code,
@@ -99,6 +109,7 @@ mod tests {
         for proof in honest::proofs() {
             support::check(&proof).unwrap();
         }
+        answer::attest(&answer::answer(&answer::unused())).unwrap();
         aicert_verify::nitro::verify(&nitro::document(), &nitro::expected()).unwrap();
         for log in honest::event_logs() {
             aicert_verify::eventlog::EventLog::parse(&log).unwrap();

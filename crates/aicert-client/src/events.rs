@@ -38,6 +38,7 @@ impl AttestedClient {
             after,
             connection: None,
             ready: VecDeque::new(),
+            wrong: None,
             is_ended: false,
         };
         try_unfold(reader, |mut reader| async move {
@@ -55,6 +56,8 @@ struct Reader {
     after: Option<u64>,
     connection: Option<(Answer, Parser)>,
     ready: VecDeque<RawEvent>,
+    /// What is wrong with the stream behind those.
+    wrong: Option<ClientError>,
     is_ended: bool,
 }
 
@@ -67,6 +70,9 @@ impl Reader {
                 };
                 self.is_ended = matches!(event, StreamEvent::End { .. });
                 return Ok(Some((id, event)));
+            }
+            if let Some(error) = self.wrong.take() {
+                return Err(error);
             }
             match self.receive().await {
                 Err(error) if error.is_retryable() => {
@@ -94,7 +100,11 @@ impl Reader {
         let mut events = Vec::new();
         let parsed = parser.push(&chunk, &mut events);
         self.ready.extend(events);
-        parsed.map_err(|error| ClientError::protocol(&*answer.name, "a stream of events", error.to_string()))
+        // What came before it is right.
+        self.wrong = parsed
+            .err()
+            .map(|error| ClientError::protocol(&*answer.name, "a stream of events", error.to_string()));
+        Ok(())
     }
 
     async fn connect(&self) -> Result<Answer, ClientError> {

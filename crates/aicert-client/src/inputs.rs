@@ -4,6 +4,7 @@
 //! measure. So it is known what the proof must say of it: see [`Sent::check`].
 
 mod archive;
+mod queue;
 mod send;
 
 use std::fmt;

@@ -1,18 +1,17 @@
 //! One input on its way: read and hashed by a thread of its own, sent as fast as the machine takes it.
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use aicert_core::api::InputForm;
 use aicert_core::digest::FileDigest;
 use aicert_core::measure::{self, HardLinks, MeasureError, Options};
 use aicert_core::progress::{Progress, Step};
 use aicert_core::tree::Tree;
-use bytes::{Bytes, BytesMut};
-use futures_util::stream;
 use reqwest::Body;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use tokio::sync::mpsc;
@@ -20,13 +19,11 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::SentContent;
 use super::archive::{self, Links, Measured};
+use super::queue::{Piece, Pieces, Queue};
 use crate::error::ClientError;
 use crate::http::{Answer, Http, Request};
 use crate::progress::{Meter, size};
 use crate::submission::Upload;
-
-/// What goes over the channel at once.
-const PIECE: usize = 256 << 10;
 
 /// How many pieces wait to be sent.
 const PIECES: usize = 8;
@@ -93,20 +90,12 @@ impl Source {
         request: Request,
         progress: &Progress,
     ) -> Result<Answer, ClientError> {
-        let (pieces, mut queue) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+        let (pieces, queue) = mpsc::channel(PIECES);
+        let queue = Queue::new(queue);
         let producer = self.produce(pieces);
         let meter = Meter::start(progress, Step::Send, &self.name, self.bytes());
-        let moved = Arc::new(AtomicU64::new(0));
-        let counter = moved.clone();
-        let body = stream::poll_fn(move |context| {
-            let piece = queue.poll_recv(context);
-            if let std::task::Poll::Ready(Some(Ok(bytes))) = &piece {
-                counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            }
-            piece
-        });
         let Request { builder, name } = request;
-        let mut builder = builder.body(Body::wrap_stream(body));
+        let mut builder = builder.body(Body::wrap_stream(queue.clone().into_stream()));
         let kind = match self.kind {
             Kind::File { size, .. } => {
                 builder = builder.header(CONTENT_LENGTH, HeaderValue::from(size));
@@ -115,7 +104,9 @@ impl Source {
             Kind::Directory(_) => "application/x-tar",
         };
         let builder = builder.header(CONTENT_TYPE, HeaderValue::from_static(kind));
-        let sent = self.watch(http, builder.send(), &moved, meter).await;
+        let sent = self.watch(http, builder.send(), &queue, meter).await;
+        // A connection that is stuck holds on to the body, and whoever fills it would wait with it.
+        queue.stop();
         // What is wrong with the input explains why the transfer failed, and not the other way round.
         let produced = producer
             .await
@@ -135,11 +126,11 @@ impl Source {
         &self,
         http: &Http,
         sending: impl Future<Output = reqwest::Result<reqwest::Response>>,
-        moved: &AtomicU64,
+        queue: &Queue,
         mut meter: Meter,
     ) -> Result<reqwest::Result<reqwest::Response>, ClientError> {
         let mut sending = pin!(sending);
-        let step = std::time::Duration::from_millis(200);
+        let step = Duration::from_millis(200);
         let (mut seen, mut since) = (0, tokio::time::Instant::now());
         loop {
             if let Ok(result) = tokio::time::timeout(step, &mut sending).await {
@@ -148,7 +139,7 @@ impl Source {
                 }
                 return Ok(result);
             }
-            let now = moved.load(Ordering::Relaxed);
+            let now = queue.moved();
             meter.at(now.min(self.bytes()));
             if now != seen {
                 (seen, since) = (now, tokio::time::Instant::now());
@@ -162,13 +153,10 @@ impl Source {
     }
 
     /// Reads it, piece by piece, as fast as they are taken. A broken pipe says that nobody takes them any more.
-    fn produce(&self, pieces: mpsc::Sender<io::Result<Bytes>>) -> JoinHandle<io::Result<()>> {
+    fn produce(&self, pieces: mpsc::Sender<Piece>) -> JoinHandle<io::Result<()>> {
         let Self { path, kind, .. } = self.clone();
         spawn_blocking(move || {
-            let mut out = Pieces {
-                buffer: BytesMut::with_capacity(PIECE),
-                queue: pieces.clone(),
-            };
+            let mut out = Pieces::new(pieces.clone());
             let written = match kind {
                 Kind::File { digest, size } => (|| {
                     let mut content = Measured::open(&path, size, Links::Followed)?;
@@ -178,9 +166,9 @@ impl Source {
                 })(),
                 Kind::Directory(tree) => archive::write(&path, &tree, &mut out),
             };
-            if let Err(error) = &written {
-                // The transfer must not look complete.
-                let _ = pieces.blocking_send(Err(error.kind().into()));
+            if written.is_ok() {
+                let end = pieces.blocking_send(Piece::End);
+                end.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
             }
             written
         })
@@ -192,33 +180,6 @@ impl Source {
             message: format!("{:?} could not be sent: {error}", self.path),
             advice: "let whatever writes there finish, and try again".to_owned(),
         }
-    }
-}
-
-/// Fills pieces, and puts them into the channel.
-struct Pieces {
-    buffer: BytesMut,
-    queue: mpsc::Sender<io::Result<Bytes>>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(PIECE - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..count]);
-        if self.buffer.len() == PIECE {
-            self.flush()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(PIECE)).freeze();
-        self.queue
-            .blocking_send(Ok(piece))
-            .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
