@@ -15,6 +15,8 @@ use crate::failure::{Failure, OrFail as _, Outcome};
 
 const CONTROL: &str = "/dev/mapper/control";
 
+const MEANING: &str = "the kernel's log, above, says more; a module may be missing in the image";
+
 /// `struct dm_ioctl`: its size, and where its fields are.
 const HEADER: usize = 312;
 const DATA_SIZE: usize = 12;
@@ -33,6 +35,9 @@ const TYPE: usize = 24;
 const TYPE_LIMIT: usize = 16;
 
 const DM_READONLY_FLAG: u32 = 1 << 0;
+const DM_SUSPEND_FLAG: u32 = 1 << 1;
+const DM_SKIP_LOCKFS_FLAG: u32 = 1 << 10;
+const DM_NOFLUSH_FLAG: u32 = 1 << 11;
 /// The kernel clears its copy of the buffer.
 const DM_SECURE_DATA_FLAG: u32 = 1 << 15;
 
@@ -42,7 +47,7 @@ const VERSION: [u32; 3] = [4, 0, 0];
 #[derive(Debug, Clone, Copy)]
 enum Command {
     CreateDevice = 3,
-    /// Without a flag: resumes.
+    /// Resumes, unless the flag says otherwise.
     Suspend = 6,
     LoadTable = 9,
 }
@@ -78,32 +83,45 @@ impl Device {
 
 /// Makes a device.
 pub(crate) fn create(table: &Table<'_>) -> Outcome<Device> {
-    let meaning = "the kernel's log, above, says more; a module may be missing in the image";
     let what = |step: &str| format!("cannot {step} the device {} ({})", table.name, table.target);
-    let control = File::options()
-        .read(true)
-        .write(true)
-        .open(CONTROL)
-        .or_fail(|| format!("cannot open {CONTROL}"), meaning)?;
+    let control = control()?;
     let flags = if table.writable { 0 } else { DM_READONLY_FLAG } | DM_SECURE_DATA_FLAG;
-    let header = Request::new(table.name, flags).ok_or_else(|| Failure::new(what("name"), meaning))?;
+    let header = Request::new(table.name, flags).ok_or_else(|| Failure::new(what("name"), MEANING))?;
     let created = header
         .clone()
         .send(&control, Command::CreateDevice)
-        .or_fail(|| what("create"), meaning)?;
+        .or_fail(|| what("create"), MEANING)?;
     let number = created
         .device()
-        .ok_or_else(|| Failure::new(what("number"), meaning))?;
+        .ok_or_else(|| Failure::new(what("number"), MEANING))?;
     header
         .clone()
         .with_target(table)
-        .ok_or_else(|| Failure::new(what("describe"), meaning))?
+        .ok_or_else(|| Failure::new(what("describe"), MEANING))?
         .send(&control, Command::LoadTable)
-        .or_fail(|| what("load"), meaning)?;
+        .or_fail(|| what("load"), MEANING)?;
     header
         .send(&control, Command::Suspend)
-        .or_fail(|| what("start"), meaning)?;
+        .or_fail(|| what("start"), MEANING)?;
     Ok(Device { number })
+}
+
+/// Stops a device: what is written to it or read from it from now on waits, and never ends.
+pub(crate) fn freeze(name: &str) -> Outcome {
+    let what = || format!("cannot stop the device {name}");
+    Request::new(name, DM_SUSPEND_FLAG | DM_SKIP_LOCKFS_FLAG | DM_NOFLUSH_FLAG)
+        .ok_or_else(|| Failure::new(what(), MEANING))?
+        .send(&control()?, Command::Suspend)
+        .or_fail(what, MEANING)
+        .map(drop)
+}
+
+fn control() -> Outcome<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .open(CONTROL)
+        .or_fail(|| format!("cannot open {CONTROL}"), MEANING)
 }
 
 /// `struct dm_ioctl` and what follows it. May hold a key, and clears itself.

@@ -32,6 +32,7 @@ const IMAGE: &str = "the image is incomplete";
 /// Ends in stage 2, another program; only returns when that fails.
 pub(crate) fn run() -> Outcome {
     system::mount_first()?;
+    system::ignore_keys()?;
     say!("stage 1, in the initrd; version {}", env!("CARGO_PKG_VERSION"));
     let command_line = fs::read_to_string("/proc/cmdline")
         .or_fail(|| "cannot read the kernel command line".into(), IMAGE)?;

@@ -18,6 +18,8 @@ use crate::{initrd, system};
 /// Where it is mounted.
 const PLACE: &str = "/var";
 
+const DEVICE: &str = "aicert-scratch";
+
 /// Less than this is not worth a file system.
 const SMALLEST: u64 = (1 << 30) / SECTOR;
 
@@ -51,6 +53,12 @@ pub(crate) fn mount_on(booted: DeviceNumber) -> Outcome {
     }
 }
 
+/// Keeps the file system from noticing that its disk goes away: it would take that for an error, and panic.
+pub(crate) fn freeze() {
+    // There is none if it is in memory, or not made yet.
+    let _ = device_mapper::freeze(DEVICE);
+}
+
 /// Where a disk has room: the first sector and how many there are, if they are worth it.
 fn area(first_free: u64, end: u64) -> Option<(u64, u64)> {
     let start = first_free.checked_next_multiple_of(ALIGNMENT)?;
@@ -61,7 +69,7 @@ fn area(first_free: u64, end: u64) -> Option<(u64, u64)> {
 
 fn on_disk(disk: &Disk, start: u64, sectors: u64) -> Outcome {
     let device = device_mapper::create(&Table {
-        name: "aicert-scratch",
+        name: DEVICE,
         target: "crypt",
         sectors,
         parameters: &parameters(&key()?, disk.number, start),

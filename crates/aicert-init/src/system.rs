@@ -35,10 +35,15 @@ pub(crate) fn mount_first() -> Outcome {
     )?;
     attach("proc", "/proc", BARE, c"")?;
     attach("sysfs", "/sys", BARE, c"")?;
-    // No key, and no break on a serial line, speaks to the kernel.
-    set("kernel/sysrq", "0")?;
     // Else the kernel leaves out lines when many come at once.
     set("kernel/printk_devkmsg", "on")
+}
+
+/// Sees to it that no key, and no break on a serial line, does anything.
+pub(crate) fn ignore_keys() -> Outcome {
+    set("kernel/sysrq", "0")?;
+    // Ctrl-Alt-Delete then is a signal to this process, which ignores it.
+    reboot(RebootCommand::CadOff).or_fail(|| "cannot switch off Ctrl-Alt-Delete".into(), IMAGE)
 }
 
 /// Mounts the rest.
@@ -100,8 +105,6 @@ pub(crate) fn configure() -> Outcome {
         set(name, value)?;
     }
     sethostname(b"aicert").or_fail(|| "cannot set the machine's name".into(), IMAGE)?;
-    // Ctrl-Alt-Delete then is a signal to this process, which ignores it.
-    reboot(RebootCommand::CadOff).or_fail(|| "cannot switch off Ctrl-Alt-Delete".into(), IMAGE)?;
     limit(Resource::Core, Some(0))?;
     // As Docker's own units have them: containers inherit them.
     limit(Resource::Nofile, Some(1 << 20))?;
