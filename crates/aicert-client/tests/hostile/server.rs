@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aicert_client::{AttestedClient, Client, Identity, Session, Settings};
-use aicert_core::attestation::attestation_qualifying_data;
 use aicert_core::certificate::{Base64, PlatformKind};
 use aicert_core::digest::{BootLogDigest, Nonce, TlsKeyDigest};
 use aicert_core::tpm::TpmClock;
