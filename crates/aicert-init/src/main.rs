@@ -24,6 +24,7 @@ mod system;
 mod verity;
 
 use std::env;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::failure::Outcome;
@@ -42,9 +43,8 @@ fn main() -> ExitCode {
         Some(IN_ROOT) if is_first() => root::run,
         Some(socket::LAUNCHER) => return socket::launch(arguments),
         _ => {
-            console::line(
-                console::Level::Error,
-                "this is the first process of aicert's base image: it does nothing elsewhere",
+            let _ = io::stderr().write_all(
+                b"aicert-init is the first process of aicert's base image; it does nothing elsewhere\n",
             );
             return ExitCode::FAILURE;
         }
