@@ -6,9 +6,9 @@ from pathlib import Path
 
 from . import formats, python, relock
 from .builder import Builder
-from .common import BASE, Failure, default_cache, scratch
+from .common import BASE, Failure, default_cache, end_in_order, scratch, sweep
 from .compare import compare as differences
-from .image import Image
+from .image import Image, Variant
 from .locks import Package, lock_date, read_lock
 from .mirrors import Mirrors
 from .programs import Programs, Source
@@ -46,16 +46,17 @@ def compare(arguments: list[str]) -> int:
         for path in (args.one, args.two):
             if not path.is_file():
                 raise Failure(f"there is no file {path}")
-        builder = Builder.prepare(_fetched("builder", _mirrors(args)), _mirrors(args), args.cache)
+        mirrors = _mirrors(args)
+        builder = Builder.prepare(_fetched(BASE / "builder.lock", mirrors), mirrors, args.cache)
         found = differences(args.one, args.two, builder, args.cache)
         print("".join(f"{line}\n" for line in found), end="")
         return 1 if found else 0
 
-    status = _guarded("compare", work, 2)
-    return status
+    return _guarded("compare", work, 2)
 
 
 def _guarded(name: str, work, failed: int = 1) -> int:
+    end_in_order()
     try:
         return work()
     except Failure as failure:
@@ -82,6 +83,9 @@ def _build_arguments(arguments: list[str]) -> argparse.Namespace:
                                      epilog="docs/images.md describes the image.")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="the folder to write; it must not exist")
     parser.add_argument("--format", metavar="LIST", default="raw", help="raw, vhd, qcow2, separated by commas [default: raw]")
+    parser.add_argument("--variant", choices=["gpu"], help="add NVIDIA's driver and container toolkit; not tried yet")
+    parser.add_argument("--nvidia-repository", metavar="URL", help="where NVIDIA's packages are")
+    parser.add_argument("--nvidia-lock", metavar="FILE", type=Path, help="which packages these are: as packages.lock, archive `nvidia`")
     parser.add_argument("--source", metavar="DIR", type=Path, default=BASE.parent.parent,
                         help="the checkout to build programs from [default: the one that this recipe is in]")
     _shared_arguments(parser)
@@ -93,6 +97,9 @@ def _build_arguments(arguments: list[str]) -> argparse.Namespace:
                         help="add to the kernel's command line")
     parsed = parser.parse_args(arguments)
     parsed.format = [name for name in parsed.format.split(",") if name]
+    if any([parsed.variant, parsed.nvidia_repository, parsed.nvidia_lock]) \
+            and not all([parsed.variant, parsed.nvidia_repository, parsed.nvidia_lock]):
+        parser.error("--variant gpu, --nvidia-repository and --nvidia-lock belong together")
     unknown = [name for name in parsed.format if name not in formats.FORMATS]
     if unknown:
         parser.error(f"unknown format {unknown[0]!r}: there are {', '.join(formats.FORMATS)}")
@@ -100,29 +107,32 @@ def _build_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def _mirrors(args: argparse.Namespace) -> Mirrors:
-    return Mirrors.choose(args.mirror, args.security_mirror, None, args.cache)
+    return Mirrors.choose(args.mirror, args.security_mirror, getattr(args, "nvidia_repository", None), args.cache)
 
 
-def _fetched(name: str, mirrors: Mirrors) -> list[Package]:
+def _fetched(path: Path, mirrors: Mirrors) -> list[Package]:
     """The packages of a lock, which are there when this returns."""
-    path = BASE / f"{name}.lock"
     packages = read_lock(path)
     mirrors.fetch(packages, path, lock_date(path))
     return packages
 
 
 def _build(args: argparse.Namespace) -> int:
+    sweep(args.cache / "base")
     output = args.output.absolute()
     if output.exists():
         raise Failure(f"{output} exists already", "name a folder that does not; it is written whole or not at all")
     source = Source.read(args.source.resolve())
     mirrors = _mirrors(args)
-    builder = Builder.prepare(_fetched("builder", mirrors), mirrors, args.cache)
-    packages = _fetched("packages", mirrors)
-    container = python.build(_fetched("python", mirrors), mirrors, builder, args.cache)
+    builder = Builder.prepare(_fetched(BASE / "builder.lock", mirrors), mirrors, args.cache)
+    packages = _fetched(BASE / "packages.lock", mirrors)
+    variant = Variant("", [])
+    if args.variant:
+        variant = Variant(args.variant, _fetched(args.nvidia_lock, mirrors))
+    container = python.build(_fetched(BASE / "python.lock", mirrors), mirrors, builder, args.cache)
     with scratch(args.cache / "base", ".image-") as work:
         programs = _programs(args, source, builder, work)
-        image = Image(source, builder, programs, packages, mirrors, args.cache, work)
+        image = Image(source, variant, builder, programs, packages, mirrors, args.cache, work)
         image.build(container, args.add_to_command_line)
         image.publish(output, args.format)
     return 0

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,16 @@ class Failure(Exception):
 
 
 _started = time.monotonic()
+_STALE = 86400
+
+
+def end_in_order() -> None:
+    """Has a signal that ends the program end it in order, so that nothing is left behind."""
+    def stop(number: int, _frame) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
 
 
 def say(step: str, message: str) -> None:
@@ -83,6 +94,13 @@ def remove_tree(path: Path) -> None:
     for folder, _, _ in os.walk(path):
         os.chmod(folder, 0o755)
     shutil.rmtree(path)
+
+
+def sweep(cache: Path) -> None:
+    """Removes from a cache what builds that were killed left behind."""
+    for left in cache.glob(".*"):
+        if left.is_dir() and time.time() - left.stat().st_mtime > _STALE:
+            remove_tree(left)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,22 @@ from .root import Root
 from .unpack import Unpacked
 
 _COMMAND_LINE = "console=ttyS0,115200 panic=-1 loglevel=5 lockdown=confidentiality efi=noruntime"
+# With lockdown, the kernel loads modules with Debian's signature alone, and those of a GPU have none.
+_COMMAND_LINE_GPU = "console=ttyS0,115200 panic=-1 loglevel=5 efi=noruntime"
 _SERVER, _INIT = "/usr/lib/aicert/aicert-server", "/usr/lib/aicert/init"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which image is built."""
+
+    name: str
+    """Nothing, or `gpu`."""
+    packages: list[Package]
+    """What it has besides those of all images."""
+
+    def __str__(self) -> str:
+        return f"aicert-base-{self.name}" if self.name else "aicert-base"
 
 
 @dataclass(frozen=True)
@@ -52,10 +67,11 @@ def boot_files(root: Root, wanted: list[Wanted]) -> Boot:
 class Image:
     """An image that is being built."""
 
-    def __init__(self, source: Source, builder: Builder, programs: dict[str, Path], packages: list[Package], mirrors: Mirrors,
-                 cache: Path, work: Path):
-        self.source, self.builder, self.programs, self.packages, self.work = source, builder, programs, packages, work
-        self.root = Root(work / "tree", Unpacked(packages, mirrors, cache))
+    def __init__(self, source: Source, variant: Variant, builder: Builder, programs: dict[str, Path], packages: list[Package],
+                 mirrors: Mirrors, cache: Path, work: Path):
+        self.source, self.variant, self.builder, self.programs, self.work = source, variant, builder, programs, work
+        self.packages = packages + variant.packages
+        self.root = Root(work / "tree", Unpacked(self.packages, mirrors, cache))
         self.statement = ""
         self.disk = work / "none"
 
@@ -64,13 +80,14 @@ class Image:
         say("root", "putting the root file system together")
         wanted = read_wanted(BASE / "packages")
         boot = boot_files(self.root, wanted["boot"])
-        chosen = modules.choose(boot.modules, read_wanted(BASE / "modules"))
-        self._fill_root(wanted["root"], boot, chosen, container)
+        chosen = self._choose_modules(boot)
+        self._fill_root(wanted["root"], chosen, container)
         check.check(self.root.tree.folder, _SERVER)
         say("root", "compressing it, and computing its hash tree")
         file_system = disk.squash(self.builder, self.root.tree.folder, self.work)
         verity = disk.add_verity(self.builder, file_system, self.work)
-        command_line = " ".join([_COMMAND_LINE, *words, f"aicert.root={verity}"])
+        always = _COMMAND_LINE_GPU if self.variant.name == "gpu" else _COMMAND_LINE
+        command_line = " ".join([always, *words, f"aicert.root={verity}"])
         say("boot", "building initrd and unified kernel image")
         sections = {
             "osrel": self._os_release().encode(), "uname": chosen.release.encode(), "cmdline": command_line.encode(),
@@ -79,27 +96,39 @@ class Image:
         say("disk", f"building the disk: UKI {size(image.stat().st_size)}, root file system {size(file_system.stat().st_size)}")
         self.disk = disk.build(self.builder, image, file_system, self.work)
 
-    def _fill_root(self, wanted: list[Wanted], boot: Boot, chosen: modules.Modules, container: Path) -> None:
+    def _choose_modules(self, boot: Boot) -> modules.Modules:
+        others = []
+        if self.variant.name == "gpu":
+            others = self.root.add_from_anywhere(read_wanted(BASE / "packages.gpu")["gpu"])
+        place = f"/usr/lib/modules/{boot.modules.name}/"
+        strangers = [name for name in others if not name.startswith(place)]
+        if strangers:
+            raise Failure(f"{strangers[0]} is not for the locked kernel, {boot.modules.name}",
+                          "name packages with modules that were built for it")
+        found = {name.removeprefix(place): self.root.unpacked.file(name) for name in others}
+        return modules.choose(boot.modules, read_wanted(BASE / "modules"), found)
+
+    def _fill_root(self, wanted: list[Wanted], chosen: modules.Modules, container: Path) -> None:
         root = self.root
         root.tree.add(_SERVER, self.programs["aicert-server"])
         root.tree.add(_INIT, self.programs["aicert-init"])
         root.tree.add(f"/usr/share/aicert/{container.name}", container)
         root.add_fixed()
         root.add_packages(wanted)
-        root.add_modules(chosen, boot.package)
+        root.add_modules(chosen)
         root.add_libraries()
         root.add_licences()
-        release = {"name": "aicert-base", "version": self.source.version, "commit": self.source.commit}
+        release = {"name": str(self.variant), "version": self.source.version, "commit": self.source.commit}
         self.statement = root.add_statements(release, self.packages)
 
     def _os_release(self) -> str:
         version = self.source.version
-        return (f'NAME="aicert base image"\nID=aicert\nIMAGE_ID=aicert-base\nIMAGE_VERSION={version}\n'
+        return (f'NAME="aicert base image"\nID=aicert\nIMAGE_ID={self.variant}\nIMAGE_VERSION={version}\n'
                 f'BUILD_ID={self.source.commit}\nPRETTY_NAME="aicert base image {version}"\n')
 
     def publish(self, output: Path, names: list[str]) -> None:
         """Writes the folder, whole or not at all."""
-        stem = f"aicert-base-{self.source.version}-x86_64"
+        stem = f"{self.variant}-{self.source.version}-x86_64"
         with scratch(output.parent, f".{output.name}.") as folder:
             made = folder / "made"
             made.mkdir()

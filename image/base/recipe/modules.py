@@ -22,11 +22,10 @@ class Modules:
 class _Kernel:
     """All modules of a kernel, by name."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, others: dict[str, Path]):
         self.folder = folder
-        self.paths = {}
-        for path in sorted(folder.rglob("*.ko")):
-            self.paths[_name(path.stem)] = path
+        self.places = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.ko"))} | others
+        self.paths = {_name(Path(place).stem): place for place in self.places}
         if not self.paths:
             raise Failure(f"there are no kernel modules in {folder}")
         builtin = (folder / "modules.builtin").read_text().split()
@@ -41,13 +40,13 @@ class _Kernel:
         path = self.paths.get(name)
         if path is None:
             raise Failure(f"{by} names the kernel module {name}, which {self.folder} does not have")
-        info = elf.module_info(path)
+        info = elf.module_info(self.places[path])
         before = [part for line in info.get("depends", []) for part in line.split(",") if part]
         before += _soft_before(info.get("softdep", []), self)
         for other in before:
             self.add(_name(other), order, known, f"the kernel module {name}", (*above, name))
         known.add(name)
-        order.append(str(path.relative_to(self.folder)))
+        order.append(path)
 
 
 def _soft_before(lines: list[str], kernel: _Kernel) -> list[str]:
@@ -63,9 +62,12 @@ def _soft_before(lines: list[str], kernel: _Kernel) -> list[str]:
     return found
 
 
-def choose(folder: Path, wanted: dict[str, list]) -> Modules:
-    """Chooses from the modules in `folder` (`/lib/modules/<release>`) what the sections of a list name."""
-    kernel = _Kernel(folder)
+def choose(folder: Path, wanted: dict[str, list], others: dict[str, Path] | None = None) -> Modules:
+    """Chooses from the modules in `folder` (`/lib/modules/<release>`) what the sections of a list name.
+
+    `others` are modules from elsewhere, by where they would be in it; all of them are loaded last.
+    """
+    kernel = _Kernel(folder, others or {})
     known: set[str] = set()
     orders: dict[str, list[str]] = {"initrd": [], "root": []}
     for section, lines in wanted.items():
@@ -74,6 +76,8 @@ def choose(folder: Path, wanted: dict[str, list]) -> Modules:
     for section, order in orders.items():
         for line in wanted.get(section, []):
             kernel.add(_name(line.name), order, known, line.where)
+    for path in others or {}:
+        kernel.add(_name(Path(path).stem), orders["root"], known, path)
     return Modules(folder.name, orders["initrd"], orders["root"])
 
 

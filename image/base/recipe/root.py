@@ -90,11 +90,22 @@ class Root:
         if certificates:
             self.tree.add_text("/etc/ssl/certs/ca-certificates.crt", _bundle(certificates))
 
-    def add_modules(self, modules: Modules, boot: Package) -> None:
+    def add_from_anywhere(self, wanted: list[Wanted]) -> list[str]:
+        """Takes files from whichever package has them. Returns the kernel modules among them, which are not taken yet."""
+        modules = []
+        for line in wanted:
+            for name, package in self.unpacked.everywhere(line.files, line.where).items():
+                if name.endswith(".ko"):
+                    modules.append(name)
+                elif name not in self.tree.names:
+                    self._take(name, package)
+        return modules
+
+    def add_modules(self, modules: Modules) -> None:
         """Takes the kernel modules that are loaded from here, and says in which order."""
         folder = f"/usr/lib/modules/{modules.release}"
         for name in modules.root:
-            self._take(f"{folder}/{name}", boot)
+            self._take(f"{folder}/{name}", self.unpacked.owner[f"{folder}/{name}"])
         self.tree.add_text("/usr/lib/aicert/modules", "".join(f"{folder}/{name}\n" for name in modules.root))
 
     def add_fixed(self) -> None:

@@ -62,6 +62,16 @@ class Unpacked:
             found.update(matches)
         return found
 
+    def everywhere(self, patterns: tuple[str, ...], where: str) -> dict[str, Package]:
+        """The files that patterns name, from whichever package; each must name one."""
+        found = {}
+        for pattern in patterns:
+            matches = {name: package for name, package in self.owner.items() if fnmatchcase(name, pattern)}
+            if not matches:
+                raise Failure(f"{where}: no package has a file {pattern}")
+            found.update(matches)
+        return found
+
     def file(self, name: str) -> Path | None:
         """The file of this name, from whichever package."""
         package = self.owner.get(name)
