@@ -33,8 +33,8 @@ pub(crate) fn qemu(
         .flags(&["-nodefaults", "-no-user-config", "-no-reboot"])
         .option("-name", &format!("aicert-{job}"))
         .option("-display", "none")
-        // Without what a machine in a rack has no use for: each device costs firmware and kernel time at boot.
-        .option("-machine", "q35,smm=off,vmport=off,sata=off,usb=off,hpet=off")
+        // Without what a machine in a rack has no use for.
+        .option("-machine", "q35,smm=off,vmport=off,sata=off")
         .option("-accel", accelerator)
         .option("-cpu", cpu)
         .option("-smp", &machine.cpus.to_string())
@@ -58,7 +58,7 @@ pub(crate) fn qemu(
             "if=none,id=disk,format=qcow2,cache=unsafe,werror=report,rerror=report,discard=unmap,detect-zeroes=unmap",
             OsStr::new(folder::DISK),
         )
-        // Firmware looks at nothing else for something to boot, so it need not connect anything else.
+        // Firmware boots from nothing else: without this, it would ask the network when it finds nothing on the disk.
         .option("-device", &device("virtio-blk-pci", "drive=disk,bootindex=0"))
         // QEMU is given a free port by the kernel, and says which: nobody can take it in between.
         .option(

@@ -39,6 +39,14 @@ fn init(console: &str) -> Option<String> {
 /// Linux, kernel/panic.c.
 fn panicked(console: &str) -> Option<String> {
     let (_, why) = lines(console).find_map(|line| line.split_once("Kernel panic - not syncing: "))?;
+    // arch/x86/kernel/apic/io_apic.c, `check_timer`: fewer interrupts came than it counted on.
+    if why.starts_with("IO-APIC + timer") {
+        return Some(
+            "the machine's kernel got so little processor time that its timer seemed not to work: this computer is too \
+             busy; try again, or ask for fewer processors"
+                .into(),
+        );
+    }
     Some(format!(
         "the machine's kernel panicked: {}; the lines before it on the console say where",
         why.trim()
@@ -100,6 +108,10 @@ mod tests {
         assert_says(
             "[    1.0] Kernel panic - not syncing: dm-verity device corrupted",
             "panicked: dm-verity device corrupted;",
+        );
+        assert_says(
+            "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report.",
+            "this computer is too busy",
         );
         // As hostile as can be.
         for odd in [

@@ -148,8 +148,8 @@ impl Making<'_> {
         copy().map_err(Failure::storage("copy", template))
     }
 
-    /// Makes the TPM's keys before the machine boots, as a cloud does. It has the SHA-256 bank alone: firmware hashes what
-    /// it boots once for each bank, and without virtualization that takes seconds for each.
+    /// Makes the TPM's keys before the machine boots, as a cloud does. It has the SHA-256 bank alone: quotes are of that
+    /// bank, and whatever else is active must be extended by everybody, always.
     fn make_tpm(
         &self,
         ca: &TestCa,

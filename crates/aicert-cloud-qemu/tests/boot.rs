@@ -37,7 +37,7 @@ const PHASES: [(&str, &str); 8] = [
     ("the kernel has begun", "[    0."),
     ("init has begun", "aicert-init: stage 1"),
     ("the root file system is mounted", "aicert-init: stage 2"),
-    ("programs are started", "aicert-init: started dockerd"),
+    ("programs are started", "aicert-init: started "),
     ("the server listens", "aicert-server: ready"),
 ];
 
