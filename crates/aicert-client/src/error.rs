@@ -43,10 +43,10 @@ pub enum ClientError {
         problem: Problem,
     },
     /// The machine is not to be trusted. Nothing was sent to it.
-    #[error("the machine is refused, and nothing was sent to it. {0}")]
+    #[error("the machine is refused, and nothing was sent to it: {0}")]
     Rejected(#[source] Rejection),
     /// A proof is not from the machine that was attested.
-    #[error("the proof is not of the job that was sent. {0}")]
+    #[error("the proof is not of the job that was sent: {0}")]
     OtherMachine(#[source] Rejection),
     /// Who answers has another key than when the machine was attested. Nothing was sent over that connection.
     #[error(
