@@ -1,6 +1,7 @@
 //! Shows how far a job is: bars on a terminal, lines elsewhere, JSON lines for programs.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal as _};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -65,7 +66,8 @@ fn drain(events: &mut mpsc::Receiver<ProgressEvent>, view: &mut View) {
 
 enum View {
     Nothing,
-    Lines(Terminal),
+    /// With the steps that are under way.
+    Lines(Terminal, HashSet<(Step, String)>),
     Bars(Bars),
     Json(Json),
 }
@@ -79,15 +81,24 @@ impl View {
         } else if io::stderr().is_terminal() {
             Self::Bars(Bars::new(terminal))
         } else {
-            Self::Lines(terminal)
+            Self::Lines(terminal, HashSet::new())
         }
     }
 
     fn show(&mut self, event: ProgressEvent) {
         match self {
             Self::Nothing => {}
-            Self::Lines(terminal) => {
-                if let Some(text) = line(&event) {
+            Self::Lines(terminal, begun) => {
+                let is_new = match &event {
+                    // A step of several parts says for each that it begins.
+                    ProgressEvent::StepStarted { step, subject } => begun.insert((*step, subject.clone())),
+                    ProgressEvent::StepFinished { step, subject, .. } => {
+                        begun.remove(&(*step, subject.clone()));
+                        true
+                    }
+                    _ => true,
+                };
+                if let Some(text) = line(&event).filter(|_| is_new) {
                     terminal.note(&text);
                 }
             }
@@ -256,11 +267,14 @@ impl Json {
         let value = match event {
             ProgressEvent::StepStarted { step, subject } => {
                 let value = json!({ "event": "step_started", "step": step_name(step), "subject": &subject });
-                let times = StepTimes {
+                // A step of several parts says for each that it begins.
+                let Entry::Vacant(times) = self.steps.entry((step, subject)) else {
+                    return;
+                };
+                times.insert(StepTimes {
                     begun: now,
                     told: None,
-                };
-                self.steps.insert((step, subject), times);
+                });
                 value
             }
             ProgressEvent::StepAdvanced {

@@ -69,6 +69,10 @@ fn the_template_and_the_examples_are_accepted_by_both() {
         .replace("#   - type", "  - type")
         .replace("#     ", "    ");
     texts.push(commented);
+    let (before, after) = aicert_cli::template().split_once("\nmachine:\n").unwrap();
+    let (_, other) = after.split_once("\n# machine:\n").unwrap();
+    let other: String = other.lines().map(|line| format!("{}\n", &line[2..])).collect();
+    texts.push(format!("{before}\nmachine:\n{other}"));
     for text in texts {
         let (by_schema, by_code) = verdicts(&text);
         assert_eq!(by_schema, Ok(()), "{text}");

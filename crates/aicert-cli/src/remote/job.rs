@@ -1,6 +1,5 @@
 //! From an attested machine to a job that has ended.
 
-use std::fs;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -15,9 +14,12 @@ use super::boot::{self, milliseconds};
 use super::record::{CONFIGURATION, Phase, Record, Run, SENT, SESSION};
 use super::stop::{self, Fate, Stop};
 use crate::error::{Exit, Failure};
+use crate::files;
 use crate::run::unusable;
 use crate::text::one_line;
 
+/// What a machine wrote to its console, in the folder for what cannot be delivered.
+const CONSOLE_FILE: &str = "console.log";
 /// For how long a machine that runs is tried to be reached.
 const LOST_LIMIT: Duration = Duration::from_secs(600);
 /// How long to wait between tries, at first and at most.
@@ -30,7 +32,7 @@ pub(super) fn prepare(record: &Record, text: &str) -> Result<PreparedJob, Failur
         .job
         .parse()
         .map_err(|error| Failure::misuse("the record has no job").because(&error))?;
-    let folder = crate::files::folder_of(&record.configuration);
+    let folder = files::folder_of(&record.configuration);
     let environment = |name: &str| std::env::var(name).ok();
     let prepared = PreparedJob::from_yaml(&job, text, folder, record.nonce, &environment);
     prepared.map_err(|error| match error {
@@ -280,14 +282,35 @@ async fn without_certificate(run: &Run, errand: &Errand, client: &AttestedClient
             "the job ended without a proof, and without saying why",
         ),
     };
-    let rescue = errand.delivery.rescue();
-    let log = rescue.join(LOG_FILE);
-    let brought = crate::files::private(rescue).is_ok() && client.log(run.job(), &log).await.is_ok();
-    if brought && fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0) {
-        return Stop::destroy(failure.more_help(format!("what the job printed is in {}", log.display())));
+    Stop::destroy(save_traces(run, errand, client, failure).await)
+}
+
+/// Saves what the job printed and what the machine wrote to its console, before the machine is gone; says where.
+async fn save_traces(run: &Run, errand: &Errand, client: &AttestedClient, failure: Failure) -> Failure {
+    let folder = errand.delivery.rescue();
+    if files::private(folder).is_err() {
+        return failure;
     }
-    let _ = crate::files::remove(&log);
-    Stop::destroy(failure)
+    let log = folder.join(LOG_FILE);
+    let printed = client.log(run.job(), &log).await.is_ok_and(|length| length > 0);
+    if !printed {
+        let _ = files::remove(&log);
+    }
+    let console = match run.record().id() {
+        Some(machine) => errand.provider.console_log(&machine).await.unwrap_or_default(),
+        None => String::new(),
+    };
+    let at = folder.join(CONSOLE_FILE);
+    let written = !console.is_empty() && files::write_new(&at, console.as_bytes()).is_ok();
+    match (printed, written) {
+        (true, true) => failure.more_help(format!(
+            "what the job printed, and the machine's console, are in {}",
+            folder.display()
+        )),
+        (true, false) => failure.more_help(format!("what the job printed is in {}", log.display())),
+        (false, true) => failure.more_help(format!("the machine's console is in {}", at.display())),
+        (false, false) => failure,
+    }
 }
 
 fn is_not_found(error: &ClientError) -> bool {

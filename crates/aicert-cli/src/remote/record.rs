@@ -331,7 +331,7 @@ fn read_record(folder: &Path) -> Option<Record> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -343,7 +343,7 @@ mod tests {
         }
     }
 
-    fn record(job: &str, folder: &Path) -> Record {
+    pub(in crate::remote) fn record(job: &str, folder: &Path) -> Record {
         let args = crate::args::RunArgs {
             output_bom: Some(folder.join("proof.json")),
             outputs: Some(folder.join("model")),

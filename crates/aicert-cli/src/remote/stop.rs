@@ -120,3 +120,43 @@ pub(crate) fn last_lines(console: &str) -> Vec<String> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::record::tests::record;
+
+    #[test]
+    fn a_signal_leaves_a_machine_only_when_it_has_the_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut record = record("a", folder.path());
+        for (phase, fate) in [
+            (Phase::Prepared, Fate::Destroy),
+            (Phase::Booting, Fate::Destroy),
+            (Phase::Attested, Fate::Destroy),
+            (Phase::Submitted, Fate::Keep),
+            (Phase::Finished, Fate::Keep),
+            (Phase::Delivered, Fate::Destroy),
+        ] {
+            record.phase = phase;
+            let stop = interrupted(2, &record);
+            assert_eq!(
+                (stop.fate, stop.failure.exit),
+                (fate, Exit::Signal(2)),
+                "{phase:?}"
+            );
+            let help = stop.failure.help.unwrap_or_default();
+            assert_eq!(help.contains("aicert attach a"), fate == Fate::Keep, "{help}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_console_is_short_and_harmless() {
+        let console: String = (0..100).map(|n| format!("line {n}\x1b[2J\r\n\n")).collect();
+        let lines = last_lines(&console);
+        assert_eq!(lines.len(), CONSOLE_LINES);
+        assert_eq!(lines.last().unwrap(), "line 99\\u{1b}[2J");
+        assert_eq!(last_lines(&"x".repeat(1000))[0].len(), CONSOLE_WIDTH);
+        assert!(last_lines("").is_empty());
+    }
+}
