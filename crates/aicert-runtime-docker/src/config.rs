@@ -24,6 +24,8 @@ pub struct DockerConfig {
     /// Archives (`docker save`) with the Python base image, by minor version of Python 3: what the engine lacks is loaded
     /// from there, and nothing is built.
     pub python_images: BTreeMap<u8, PathBuf>,
+    /// How long an engine that does not answer yet is waited for, as on a machine that has just booted; not at all unless set.
+    pub start_limit: Duration,
 }
 
 impl Default for DockerConfig {
@@ -35,6 +37,7 @@ impl Default for DockerConfig {
             cache_entries: 8,
             debian_mirror: None,
             python_images: BTreeMap::new(),
+            start_limit: Duration::ZERO,
         }
     }
 }
@@ -85,6 +88,13 @@ impl DockerConfig {
     #[must_use]
     pub fn with_python_image(mut self, minor: u8, archive: impl Into<PathBuf>) -> Self {
         self.python_images.insert(minor, archive.into());
+        self
+    }
+
+    /// Waits for an engine that is still starting.
+    #[must_use]
+    pub fn with_start_limit(mut self, limit: Duration) -> Self {
+        self.start_limit = limit;
         self
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aicert_core::digest::ImageDigest;
 use aicert_core::runtime::{JobId, RuntimeError, RuntimeErrorKind};
@@ -25,6 +25,8 @@ const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Committing or loading an image of many gigabytes takes minutes, and the engine answers only then.
 const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an engine that is starting is asked.
+const START_PERIOD: Duration = Duration::from_millis(250);
 
 /// A connection to an engine that was found usable.
 #[derive(Debug)]
@@ -51,8 +53,24 @@ pub(crate) struct Facts {
 }
 
 impl Engine {
-    /// Connects, and checks that the engine can do what the contract asks for.
+    /// Connects, and checks that the engine can do what the contract asks for. One that does not answer is waited for as
+    /// long as the configuration says.
     pub(crate) async fn connect(config: &DockerConfig) -> Result<Self, RuntimeError> {
+        let begun = Instant::now();
+        loop {
+            match Self::try_connect(config).await {
+                Err(error)
+                    if error.kind() == RuntimeErrorKind::Unavailable
+                        && begun.elapsed() < config.start_limit =>
+                {
+                    tokio::time::sleep(START_PERIOD).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_connect(config: &DockerConfig) -> Result<Self, RuntimeError> {
         let host = config
             .host
             .clone()

@@ -45,6 +45,28 @@ fn engine(socket: &Path, api: &'static str, info: &'static str) {
 }
 
 #[tokio::test]
+async fn an_engine_that_starts_is_waited_for() {
+    const INFO: &str =
+        r#"{"OSType":"linux","ServerVersion":"20.10","SecurityOptions":["name=seccomp,profile=default"]}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("late.sock");
+    let host = format!("unix://{}", socket.display());
+    let patient = DockerConfig::new()
+        .with_host(&host)
+        .with_start_limit(std::time::Duration::from_secs(60));
+    let starting = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        engine(&socket, "1.41", INFO);
+    });
+    assert!(
+        at(&host).check().await.is_err(),
+        "there was an engine from the beginning"
+    );
+    DockerRuntime::new(patient).check().await.unwrap();
+    starting.join().unwrap();
+}
+
+#[tokio::test]
 async fn an_engine_that_cannot_be_used_is_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("absent.sock");

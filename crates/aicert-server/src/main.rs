@@ -18,6 +18,9 @@ use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The engine starts beside the server, and takes longer; whoever attests the machine need not wait for it.
+const ENGINE_START_LIMIT: Duration = Duration::from_secs(300);
+
 /// The server of aicert's base image: attests the machine, runs one job, and hands out its proof.
 #[derive(Debug, Parser)]
 #[command(
@@ -176,7 +179,8 @@ async fn serve_until_the_end(serve: Serve) -> Result<Ended, Box<dyn std::error::
         .fold(DockerConfig::new(), |config, image| {
             config.with_python_image(image.minor, image.archive)
         })
-        .with_host(format!("unix://{}", serve.docker.display()));
+        .with_host(format!("unix://{}", serve.docker.display()))
+        .with_start_limit(ENGINE_START_LIMIT);
     let backends = Backends {
         tpm,
         runtime: Arc::new(DockerRuntime::new(docker)),
