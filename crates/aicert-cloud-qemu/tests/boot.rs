@@ -2,7 +2,8 @@
 //! do not come up.
 //!
 //! The base image is the one that the environment variable `AICERT_BASE_IMAGE` names, raw, with its reference values beside
-//! it, as `image/base/build` writes both.
+//! it, as `image/base/build` writes both. These tests show how long each phase takes, and run when asked for (`--ignored`): the
+//! tests of the whole, in `tests/`, build the image and boot it always.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,18 +46,14 @@ fn have_programs() -> bool {
     !skip_without(&["swtpm", "qemu-system-x86_64", "qemu-img"])
 }
 
-/// The base image, unless there is none here.
+/// The base image, unless QEMU is missing.
+///
+/// # Panics
+///
+/// When nobody says where it is.
 fn base_image() -> Option<PathBuf> {
-    const VARIABLE: &str = "AICERT_BASE_IMAGE";
-    let image = std::env::var_os(VARIABLE).map(PathBuf::from);
-    if image.is_none() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "{VARIABLE} is not set, and nothing is skipped where CI is set"
-        );
-        eprintln!("skipped: {VARIABLE} is not set");
-    }
-    image.filter(|_| have_programs())
+    let image = std::env::var_os("AICERT_BASE_IMAGE").expect("AICERT_BASE_IMAGE names the base image");
+    have_programs().then(|| image.into())
 }
 
 fn provider(state: &Path, image: &Path) -> QemuProvider {
@@ -100,6 +97,7 @@ async fn explanation(provider: &QemuProvider, id: &MachineId) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots the image that AICERT_BASE_IMAGE names"]
 async fn the_base_image_boots_and_is_attested() {
     let Some(image) = base_image() else { return };
     let state = tempfile::tempdir().unwrap();
@@ -146,6 +144,7 @@ async fn the_base_image_boots_and_is_attested() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots the image that AICERT_BASE_IMAGE names"]
 async fn one_changed_byte_in_the_root_file_system_does_not_boot_and_is_told() {
     let Some(image) = base_image() else { return };
     let state = tempfile::tempdir().unwrap();
