@@ -34,8 +34,9 @@ pub(crate) struct Events {
 
 #[derive(Debug)]
 struct Kept {
-    /// JSON, oldest first; the last has the number `next - 1`.
-    events: VecDeque<Arc<str>>,
+    /// Each with its number, as JSON, oldest first. Numbers that are not there are of events that are gone, wherever they
+    /// were lost.
+    events: VecDeque<(u64, Arc<str>)>,
     bytes: usize,
     next: u64,
     ended: bool,
@@ -90,16 +91,25 @@ impl Events {
             // Texts and integers in memory: nothing that serde_json refuses.
             let text: Arc<str> = serde_json::to_string(&event).unwrap_or_default().into();
             kept.bytes += text.len();
-            kept.events.push_back(text);
+            let number = kept.next;
+            kept.events.push_back((number, text));
             kept.next += 1;
             while kept.events.len() > kept.limit || (kept.bytes > kept.limit_bytes && kept.events.len() > 1) {
-                let gone = kept.events.pop_front().map_or(0, |text| text.len());
+                let gone = kept.events.pop_front().map_or(0, |(_, text)| text.len());
                 kept.bytes -= gone;
             }
         }
         let next = kept.next;
         drop(kept);
         self.next.send_replace(next);
+    }
+
+    /// Says that events were lost on their way here.
+    fn skip(&self, events: u64) {
+        let mut kept = self.kept();
+        if !kept.ended {
+            kept.next += events;
+        }
     }
 
     /// Says that the job has ended.
@@ -110,23 +120,21 @@ impl Events {
     /// What there is from number `from` on, as server-sent events.
     fn read(&self, from: u64) -> Chunk {
         let kept = self.kept();
-        let first = kept.next - kept.events.len() as u64;
         let mut chunk = Chunk {
             next: from.min(kept.next),
             ..Chunk::default()
         };
-        if chunk.next < first {
-            let missed = StreamEvent::Missed {
-                events: first - chunk.next,
-            };
-            let missed = serde_json::to_string(&missed).unwrap_or_default();
-            write_event(&mut chunk.text, first - 1, &missed);
-            chunk.next = first;
-        }
-        let skip = usize::try_from(chunk.next - first).unwrap_or(usize::MAX);
-        for event in kept.events.iter().skip(skip) {
-            write_event(&mut chunk.text, chunk.next, event);
-            chunk.next += 1;
+        let first = kept.events.partition_point(|(number, _)| *number < chunk.next);
+        for (number, event) in kept.events.iter().skip(first) {
+            if *number > chunk.next {
+                let missed = StreamEvent::Missed {
+                    events: number - chunk.next,
+                };
+                let missed = serde_json::to_string(&missed).unwrap_or_default();
+                write_event(&mut chunk.text, number - 1, &missed);
+            }
+            write_event(&mut chunk.text, *number, event);
+            chunk.next = number + 1;
             if chunk.text.len() >= CHUNK {
                 break;
             }
@@ -212,12 +220,8 @@ async fn pump(
             .map(|event| StreamEvent::Progress { event });
         events.push(news);
         let gone = progress.dropped();
-        if gone > dropped {
-            events.push([StreamEvent::Missed {
-                events: gone - dropped,
-            }]);
-            dropped = gone;
-        }
+        events.skip(gone - dropped);
+        dropped = gone;
         if stopping {
             return;
         }

@@ -24,7 +24,7 @@ use crate::attestation::require_fresh;
 use crate::events::Events;
 use crate::problem::Refusal;
 use crate::results::Results;
-use crate::submission;
+use crate::submission::{self, PrivateFile};
 use crate::uploads::{Uploads, storage_refusal};
 
 /// How long removing a job may take before the machine is turned off all the same.
@@ -298,6 +298,16 @@ impl Job {
         self.status()
     }
 
+    /// Removes keys and uploads, which nothing needs after the pipeline.
+    async fn forget_inputs(&self) {
+        let folders = [self.folder.join(FILES), self.folder.join(UPLOADS)];
+        let removing =
+            tokio::task::spawn_blocking(move || folders.iter().try_for_each(|folder| remove_folder(folder)));
+        if let Ok(Err(error)) = removing.await {
+            tracing::warn!(job = %self.id, %error, "could not remove the job's keys and uploads");
+        }
+    }
+
     /// Returns when the job is to be removed.
     pub(crate) async fn cancelled(&self) {
         self.cancel.cancelled().await;
@@ -308,7 +318,7 @@ impl Job {
     }
 }
 
-fn make_folders(folder: &Path, files: &[(PathBuf, zeroize::Zeroizing<Vec<u8>>)]) -> io::Result<()> {
+fn make_folders(folder: &Path, files: &[PrivateFile]) -> io::Result<()> {
     remove_folder(folder)?;
     for folder in [
         folder.to_owned(),

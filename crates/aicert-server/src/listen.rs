@@ -4,6 +4,7 @@
 //! one when there are too many. What a stranger sends is not read but thrown away; the answer is always the same.
 
 mod pending;
+mod throttle;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,11 +34,12 @@ use crate::problem;
 use crate::server::Ending;
 use crate::tls::Identity;
 use pending::{Pending, Ticket};
+use throttle::Throttle;
 
 /// The largest head of a request.
 const HEAD_LIMIT: usize = 64 << 10;
 /// What is read of what a stranger sends, so that the answer is not lost in a reset.
-const DISCARD_LIMIT: usize = 64 << 10;
+const DISCARD_LIMIT: usize = 4 << 20;
 /// After an error that is not a connection's, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,6 +52,8 @@ pub(crate) struct Connections {
     router: Router,
     pending: Arc<Pending>,
     owner: Arc<Semaphore>,
+    /// Of what is logged about strangers: a log of their making would be a way to fill the console.
+    refusals: Throttle,
 }
 
 impl Connections {
@@ -67,6 +71,7 @@ impl Connections {
             router,
             pending: Arc::new(Pending::new(limits.strangers)),
             owner: Arc::new(Semaphore::new(limits.owner)),
+            refusals: Throttle::new(Duration::from_secs(10)),
             limits,
         }
     }
@@ -128,7 +133,9 @@ impl Connections {
                     Err(_) => too_many(self.limits.owner),
                 },
                 Err(stranger) => {
-                    tracing::warn!(%address, ?stranger, "refused a stranger");
+                    if let Some(others) = self.refusals.note() {
+                        tracing::warn!(%address, ?stranger, others, "refused a stranger");
+                    }
                     unauthorized()
                 }
             };

@@ -139,7 +139,7 @@ fn quiet_tss() {
 }
 
 fn run(serve: Serve) -> ExitCode {
-    logging::start();
+    let _log = logging::start();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

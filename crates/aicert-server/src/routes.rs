@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::App;
+use crate::linger::Lingering;
 use crate::openapi::Document;
 use crate::problem::Refusal;
 
@@ -56,7 +57,7 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let route = request.extensions().get::<MatchedPath>().cloned();
     // An upload takes as long as it takes; that it goes on is looked after where it is received.
     let is_upload = method == axum::http::Method::PUT;
-    let request = request.map(|body| app.activity.watch(body));
+    let request = request.map(|body| Lingering::wrap(app.activity.watch(body)));
     let answering = next.run(request);
     let response = if is_upload || method == axum::http::Method::DELETE {
         answering.await

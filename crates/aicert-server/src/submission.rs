@@ -23,6 +23,9 @@ const CONFIGURATION: &str = "aicert.yaml";
 /// Longer than any path.
 const PATH_LIMIT: usize = 4096;
 
+/// A file that is written for the job and read by nobody else: its path, and what is in it.
+pub(crate) type PrivateFile = (PathBuf, Zeroizing<Vec<u8>>);
+
 /// A submission that can be run here.
 pub(crate) struct Accepted {
     pub(crate) spec: JobSpec,
@@ -30,7 +33,7 @@ pub(crate) struct Accepted {
     /// The inputs that are at the client, in the order of the configuration.
     pub(crate) expected: Vec<Expected>,
     /// Files to write, where `spec` looks for them.
-    pub(crate) files: Vec<(PathBuf, Zeroizing<Vec<u8>>)>,
+    pub(crate) files: Vec<PrivateFile>,
 }
 
 /// Reads the body of a request. What is wrong is not repeated: secrets are in there.
@@ -186,7 +189,7 @@ fn auxiliary(
     sent: &BTreeMap<String, SecretText>,
     folder: &Path,
     objections: &mut Vec<Objection>,
-) -> Result<Vec<(PathBuf, Zeroizing<Vec<u8>>)>, Refusal> {
+) -> Result<Vec<PrivateFile>, Refusal> {
     let wheres = places::auxiliary(spec);
     let mut files = Vec::new();
     for (number, (path, at)) in spec.auxiliary_files().into_iter().zip(wheres).enumerate() {

@@ -80,6 +80,7 @@ pub(super) async fn run(job: Arc<Job>, app: Arc<App>, plan: Plan) {
             message: format!("could not remove all containers: {error}"),
         });
     }
+    job.forget_inputs().await;
     pump.stop().await;
     // A client that comes back for the results has its time from here on.
     app.activity.touch();
@@ -106,7 +107,7 @@ fn problem(error: &PipelineError) -> Problem {
     if is_full(error) {
         return Problem {
             code: ProblemCode::StorageFull,
-            message: format!("{error}: the machine's disk is full"),
+            message: format!("the machine's disk is full: {error}"),
             advice: Some("ask for a machine with a larger disk".into()),
         };
     }
