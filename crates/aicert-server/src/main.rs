@@ -157,7 +157,7 @@ fn run(serve: Serve) -> ExitCode {
                 Ended::Removed => "its job was removed",
                 _ => "it was told to stop",
             };
-            tracing::info!(why, "aicert-server: ended");
+            tracing::info!(why, peak_memory_mib = logging::peak_memory_mib(), "aicert-server: ended");
             ExitCode::SUCCESS
         }
         Err(error) => {

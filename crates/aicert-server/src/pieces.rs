@@ -9,6 +9,8 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 
+use crate::logging::peak_memory_mib;
+
 /// What is read at once.
 const PIECE: usize = 256 << 10;
 
@@ -37,6 +39,38 @@ async fn advance<P: Pieces>(mut pieces: P) -> io::Result<(Option<Bytes>, P)> {
     tokio::task::spawn_blocking(move || Ok((pieces.next(PIECE)?, pieces)))
         .await
         .map_err(io::Error::other)?
+}
+
+/// Notes in the log how much of something was sent, when no more is asked for.
+pub(crate) struct Noted<P> {
+    pieces: P,
+    what: &'static str,
+    bytes: u64,
+}
+
+impl<P> Noted<P> {
+    pub(crate) fn new(what: &'static str, pieces: P) -> Self {
+        Self {
+            pieces,
+            what,
+            bytes: 0,
+        }
+    }
+}
+
+impl<P: Pieces> Pieces for Noted<P> {
+    fn next(&mut self, limit: usize) -> io::Result<Option<Bytes>> {
+        let piece = self.pieces.next(limit)?;
+        self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Ok(piece)
+    }
+}
+
+impl<P> Drop for Noted<P> {
+    fn drop(&mut self) {
+        let (what, bytes) = (self.what, self.bytes);
+        tracing::info!(what, bytes, peak_memory_mib = peak_memory_mib(), "sent");
+    }
 }
 
 /// A part of one open file.

@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use crate::App;
 use crate::openapi::Binary;
 use crate::outputs::Concatenation;
-use crate::pieces::{self, Part, Pieces};
+use crate::pieces::{self, Noted, Part, Pieces};
 use crate::problem::Refusal;
 use crate::ranges;
 
@@ -142,7 +142,8 @@ pub(crate) async fn outputs(
     let length = results.outputs.length();
     let range = ranges::requested(&headers, length, Some(&etag))?;
     let wanted = range.clone().unwrap_or(0..length);
-    let body = stream(Concatenation::new(Arc::clone(&results.outputs), wanted)).await?;
+    let pieces = Concatenation::new(Arc::clone(&results.outputs), wanted);
+    let body = stream(Noted::new("outputs", pieces)).await?;
     Ok(ranges::answer(range, length, Some(&etag), BYTES, body))
 }
 
