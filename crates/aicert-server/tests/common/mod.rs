@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // what helps a test may fail it; a skipped one says so
 
+pub(crate) mod answers;
 pub(crate) mod binary;
 pub(crate) mod client;
 

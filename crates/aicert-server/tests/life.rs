@@ -1,0 +1,222 @@
+//! A job among clients that are slow, that go, that come back, and that want it removed.
+#![allow(clippy::unwrap_used)] // what helps a test may fail it
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use aicert_core::api::{JobState, StreamEvent};
+use aicert_core::event::{EventContent, JobResult};
+use aicert_server::Ended;
+use common::answers::{certificate, events, lines};
+use common::{Client, Scene, Setup, config, job_id, no_docker, small_tar, submission};
+
+/// How long the job itself ran.
+async fn wall(scene: &Scene, id: &str) -> Duration {
+    let proof = certificate(scene, id).await;
+    let finished = proof
+        .measurement_log
+        .iter()
+        .find_map(|event| match &event.content {
+            EventContent::ExecutionFinished(finished) => Some(finished.wall_milliseconds),
+            _ => None,
+        });
+    Duration::from_millis(finished.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_slows_nothing() {
+    if no_docker().await {
+        return;
+    }
+    const CHATTY: &str = "
+import sys, time
+time.sleep(1)
+for n in range(100000): print('this is line number', n, 'x' * 100)
+open('/workspace/outputs/done', 'w').write('done')
+";
+    let mut walls = Vec::new();
+    for slow in [false, true] {
+        let Some(scene) = Scene::start().await else { return };
+        let id = job_id();
+        let mut readers = Vec::new();
+        scene.owner.begin(&id, &config(CHATTY, "")).await;
+        if slow {
+            for _ in 0..3 {
+                let mut stream = common::client::connect(scene.address, Some(&scene.identity))
+                    .await
+                    .unwrap();
+                let path = format!("/v1/jobs/{id}/events");
+                readers.push(tokio::spawn(async move {
+                    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+                    stream
+                        .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
+                        .await
+                        .unwrap();
+                    let (mut byte, mut read) = ([0], 0);
+                    while stream.read(&mut byte).await.is_ok_and(|length| length > 0) {
+                        read += 1;
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    read
+                }));
+            }
+        }
+        assert_eq!(scene.owner.end_of(&id).await.result, Some(JobResult::Succeeded));
+        walls.push(wall(&scene, &id).await);
+        // A reader that comes late is told what is gone, and the log has everything.
+        let (_, text) = scene.owner.get(&format!("/v1/jobs/{id}/events")).await;
+        let read = events(&text);
+        let missed: u64 = read
+            .iter()
+            .map(|(_, event)| match event {
+                StreamEvent::Missed { events } => *events,
+                _ => 0,
+            })
+            .sum();
+        assert!(missed + read.len() as u64 > 100_000, "{missed} + {}", read.len());
+        let (_, log) = scene.owner.get(&format!("/v1/jobs/{id}/log")).await;
+        assert_eq!(log.lines().count(), 100_000);
+        readers.iter().for_each(tokio::task::JoinHandle::abort);
+        scene.stop().await;
+    }
+    assert!(walls[1] < 2 * walls[0] + Duration::from_secs(2), "{walls:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_come_and_go() {
+    if no_docker().await {
+        return;
+    }
+    let Some(scene) = Scene::start().await else { return };
+    let id = job_id();
+    let script =
+        "import time\nprint('begun', flush=True)\ntime.sleep(2)\nopen('/workspace/outputs/x','w').write('x')";
+    {
+        let gone = Client::new(scene.address, Some(&scene.identity));
+        gone.begin(&id, &config(script, "")).await;
+        gone.await_event(&id, "begun").await;
+    }
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let back = Client::new(scene.address, Some(&scene.identity));
+    assert_eq!(back.end_of(&id).await.result, Some(JobResult::Succeeded));
+    let (_, text) = back.get(&format!("/v1/jobs/{id}/events")).await;
+    assert_eq!(lines(&events(&text)), ["begun"]);
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removing_leaves_nothing_in_any_phase() {
+    if no_docker().await {
+        return;
+    }
+    for phase in ["receiving", "uploading", "starting", "running", "finished"] {
+        let Some(scene) = Scene::start().await else { return };
+        let (owner, id) = (&scene.owner, job_id());
+        let script = match phase {
+            "finished" => "open('/workspace/outputs/x','w').write('x')",
+            _ => "import time\nprint('begun', flush=True)\ntime.sleep(600)",
+        };
+        let mut uploading = None;
+        match phase {
+            "receiving" | "uploading" => {
+                assert_eq!(
+                    owner
+                        .post("/v1/jobs", &submission(&id, &config(script, "")))
+                        .await
+                        .0,
+                    201
+                );
+            }
+            _ => owner.begin(&id, &config(script, "")).await,
+        }
+        match phase {
+            "uploading" => {
+                use futures_util::StreamExt as _;
+                let endless =
+                    futures_util::stream::iter([Ok::<_, std::io::Error>(small_tar()[..600].to_vec())])
+                        .chain(futures_util::stream::pending());
+                let request = owner.request(reqwest::Method::PUT, &format!("/v1/jobs/{id}/inputs/code"));
+                let sending = request.body(reqwest::Body::wrap_stream(endless)).send();
+                uploading = Some(tokio::spawn(sending));
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            "running" => owner.await_event(&id, "begun").await,
+            "finished" => assert_eq!(owner.end_of(&id).await.state, JobState::Finished),
+            _ => {}
+        }
+        let began = Instant::now();
+        let path = format!("/v1/jobs/{id}");
+        // Twice at once: one of them may find that the server has ended already.
+        let delete = || async {
+            let response = owner.request(reqwest::Method::DELETE, &path).send().await.ok()?;
+            assert_eq!(response.status(), 200, "{phase}");
+            Some(response.text().await.unwrap())
+        };
+        let (first, second) = tokio::join!(delete(), delete());
+        let answer = first.or(second).expect("one is answered");
+        let expected = if phase == "finished" {
+            "finished"
+        } else {
+            "cancelled"
+        };
+        assert!(
+            answer.contains(&format!("\"state\":\"{expected}\"")),
+            "{phase}: {answer}"
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "{phase}: {:?}",
+            began.elapsed()
+        );
+        common::assert_nothing_is_left(&id).await;
+        assert!(common::is_empty(&scene.state.join("jobs")), "{phase}");
+        if let Some(uploading) = uploading {
+            let _ = uploading.await.unwrap();
+        }
+        assert_eq!(scene.ended().await, Ended::Removed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_nobody_needs_ends() {
+    let impatient = || Setup {
+        idle_seconds: 2,
+        ..Setup::default()
+    };
+    let Some(scene) = Scene::with(impatient()).await else {
+        return;
+    };
+    let stranger = Client::new(scene.address, None);
+    let began = Instant::now();
+    // A stranger is nobody.
+    let knocking = tokio::spawn(async move {
+        while stranger.request(reqwest::Method::GET, "/").send().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    assert_eq!(scene.ended().await, Ended::Idle);
+    assert!(began.elapsed() >= Duration::from_secs(2) && began.elapsed() < Duration::from_secs(6));
+    knocking.await.unwrap();
+    if no_docker().await {
+        return;
+    }
+    let Some(scene) = Scene::with(impatient()).await else {
+        return;
+    };
+    let id = job_id();
+    let script = "import time\ntime.sleep(5)\nopen('/workspace/outputs/x','w').write('x')";
+    scene.owner.begin(&id, &config(script, "")).await;
+    // Nobody asks while it runs; whoever listens to its events is there.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (status, text) = scene.owner.get(&format!("/v1/jobs/{id}/events")).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        events(&text).last().unwrap().1,
+        StreamEvent::End {
+            state: JobState::Finished
+        }
+    );
+    assert_eq!(scene.ended().await, Ended::Idle);
+    common::assert_nothing_is_left(&id).await;
+}
