@@ -10,6 +10,7 @@ mod job;
 mod linger;
 mod listen;
 pub mod logging;
+mod memory;
 mod openapi;
 mod outputs;
 mod pieces;
@@ -26,6 +27,7 @@ mod uploads;
 
 pub use aicert_core::pipeline::Backends;
 pub use config::{Limits, ServerConfig};
+pub use memory::peak_mib;
 pub use openapi::document as openapi_document;
 pub use server::{Ended, Server, StartError, Stop};
 pub use tls::TlsError;

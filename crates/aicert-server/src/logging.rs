@@ -7,8 +7,6 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use std::fs;
-
 use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -115,22 +113,5 @@ mod tests {
         let mut written = Vec::new();
         write(&receiver, &mut written);
         assert_eq!(written, b"0\n1\n2\n3\n");
-    }
-}
-
-/// The most memory that this process has had, in MiB (proc(5), `VmHWM`): it must not grow with what is transferred.
-pub fn peak_memory_mib() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let size = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = size.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
-    Some(kib >> 10)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_process_has_some_memory() {
-        let peak = super::peak_memory_mib().unwrap();
-        assert!((1..1 << 20).contains(&peak), "{peak}");
     }
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 use aicert_core::api::Provisioning;
 use aicert_core::tpm::TpmBackend;
 use aicert_runtime_docker::{DockerConfig, DockerRuntime};
-use aicert_server::{Backends, Ended, Server, ServerConfig, Stop, logging, openapi_document, provisioning};
+use aicert_server::{
+    Backends, Ended, Server, ServerConfig, Stop, logging, openapi_document, peak_mib, provisioning,
+};
 use aicert_tpm::{KeySource, QUIET_LOGS, Tpm, TpmConfig};
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
@@ -157,7 +159,7 @@ fn run(serve: Serve) -> ExitCode {
                 Ended::Removed => "its job was removed",
                 _ => "it was told to stop",
             };
-            tracing::info!(why, peak_memory_mib = logging::peak_memory_mib(), "aicert-server: ended");
+            tracing::info!(why, peak_memory_mib = peak_mib(), "aicert-server: ended");
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -9,7 +9,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 
-use crate::logging::peak_memory_mib;
+use crate::memory::peak_mib;
 
 /// What is read at once.
 const PIECE: usize = 256 << 10;
@@ -69,7 +69,7 @@ impl<P: Pieces> Pieces for Noted<P> {
 impl<P> Drop for Noted<P> {
     fn drop(&mut self) {
         let (what, bytes) = (self.what, self.bytes);
-        tracing::info!(what, bytes, peak_memory_mib = peak_memory_mib(), "sent");
+        tracing::info!(what, bytes, peak_memory_mib = peak_mib(), "sent");
     }
 }
 
