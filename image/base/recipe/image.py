@@ -113,6 +113,7 @@ class Image:
         root.tree.add(_SERVER, self.programs["aicert-server"])
         root.tree.add(_INIT, self.programs["aicert-init"])
         root.tree.add(f"/usr/share/aicert/{container.name}", container)
+        root.tree.add_text("/usr/lib/os-release", self._os_release())
         root.add_fixed()
         root.add_packages(wanted)
         root.add_modules(chosen)

@@ -20,7 +20,7 @@ def lock(mirrors: Mirrors, cache: Path) -> None:
     with scratch(cache / "base", ".apt-") as folder:
         solver = Solver(mirrors, folder)
         for name in ("builder", "packages"):
-            wanted = [line.name for lines in read_wanted(BASE / name).values() for line in lines if not line.is_pattern]
+            wanted = sorted({line.name for lines in read_wanted(BASE / name).values() for line in lines if not line.is_pattern})
             say("lock", f"asking apt about {name}")
             found[name] = solver.install(wanted)
         say("lock", "asking image/python/build about python")
