@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help setup build demo demo-vm test lint docs deny bench fuzz clean
+.PHONY: help setup build demo demo-vm test test-vm lint docs deny bench fuzz clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ demo-vm: build ## The same on a machine that is booted for it and attested first
 
 test: setup ## Run all tests, against real TPM simulators and a real Docker
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+test-vm: setup ## Run the tests that boot the base image in QEMU: half an hour
+	$(CARGO) test --locked --no-fail-fast -p aicert-tests --test vm_run --test vm_machine --test vm_rejected --test vm_faults -- --ignored
 
 lint: ## Format and clippy
 	$(CARGO) fmt --all --check
