@@ -193,6 +193,7 @@ fn references(boot: &Boot) -> ReferenceValues {
         images: vec![ImageReference {
             name: "benchmark".into(),
             sha256: Digests::of(b"benchmark").sha256,
+            build: None,
             stub: None,
             kernel: None,
             command_line: None,

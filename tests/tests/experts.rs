@@ -305,6 +305,7 @@ fn references(boot: &Boot) -> ReferenceValues {
         images: vec![ImageReference {
             name: "an image 1.0".into(),
             sha256: Digests::of(b"image").sha256,
+            build: None,
             stub: None,
             kernel: None,
             command_line: None,

@@ -83,6 +83,7 @@ fn text(image: &ImageReference, file: &Path) -> Text {
         Row::new("sha256", image.sha256.to_string()),
     ];
     for (label, value) in [
+        ("built from", &image.build),
         ("systemd-stub", &image.stub),
         ("kernel", &image.kernel),
         ("command line", &image.command_line),

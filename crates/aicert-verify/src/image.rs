@@ -193,6 +193,7 @@ fn reference(
     Ok(ImageReference {
         name,
         sha256,
+        build: uki.build.filter(|build| is_name(build)),
         stub: Some(uki.stub),
         kernel: Some(uki.kernel),
         command_line: uki.command_line,

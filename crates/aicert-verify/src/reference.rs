@@ -60,6 +60,10 @@ pub struct ImageReference {
     pub name: String,
     /// The SHA-256 of the file that the values were computed from.
     pub sha256: Hex,
+    /// What it was built from, as its `.osrel` says (`BUILD_ID`): for aicert's images, the commit of the source. It is
+    /// for people who build it again; `sha256` says whether that gave the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
     /// The version of systemd-stub in it, as its `.sdmagic` says, such as `252.39-1~deb12u1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stub: Option<String>,

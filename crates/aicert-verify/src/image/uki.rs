@@ -13,6 +13,8 @@ pub(super) struct Uki {
     pub(super) command_line: Option<String>,
     /// The name that its `.osrel` gives it.
     pub(super) name: Option<String>,
+    /// What its `.osrel` says that it was built from.
+    pub(super) build: Option<String>,
     pub(super) events: Vec<ExpectedEvent>,
 }
 
@@ -64,6 +66,7 @@ impl Uki {
         }
         Ok(Self {
             name: sections.content(".osrel").and_then(name),
+            build: sections.content(".osrel").and_then(|osrel| value(osrel, "BUILD_ID")),
             stub: stub.text,
             kernel: kernel.release,
             command_line,
@@ -84,18 +87,21 @@ pub(super) fn event(index: u8, event_type: &str, what: impl Into<String>, digest
 
 /// The name in an `os-release` (os-release(5)): image and version, else what the system is called.
 fn name(osrel: &[u8]) -> Option<String> {
-    let text = str::from_utf8(osrel).ok()?;
-    let value = |key: &str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
-        let unquoted = ['"', '\'']
-            .into_iter()
-            .find_map(|quote| line.strip_prefix(quote)?.strip_suffix(quote));
-        Some(unquoted.unwrap_or(line)).filter(|value| !value.is_empty())
-    };
-    match (value("IMAGE_ID"), value("IMAGE_VERSION")) {
+    match (value(osrel, "IMAGE_ID"), value(osrel, "IMAGE_VERSION")) {
         (Some(id), Some(version)) => Some(format!("{id} {version}")),
-        _ => value("PRETTY_NAME").map(str::to_owned),
+        _ => value(osrel, "PRETTY_NAME"),
     }
+}
+
+/// A value in an `os-release`, if it is there and not empty.
+fn value(osrel: &[u8], key: &str) -> Option<String> {
+    let text = str::from_utf8(osrel).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))?;
+    let unquoted = ['"', '\'']
+        .into_iter()
+        .find_map(|quote| line.strip_prefix(quote)?.strip_suffix(quote));
+    let value = unquoted.unwrap_or(line);
+    (!value.is_empty()).then(|| value.to_owned())
 }

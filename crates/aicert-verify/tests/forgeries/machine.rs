@@ -97,6 +97,7 @@ pub fn released() -> ReferenceValues {
     let image = ImageReference {
         name: "aicert-base 1.0".into(),
         sha256: Digests::of(b"file").sha256,
+        build: None,
         stub: None,
         kernel: None,
         command_line: Some(COMMAND_LINE.into()),

@@ -95,11 +95,14 @@ fn an_image_says_what_it_is() {
     assert_eq!(optional.len(), 1);
     assert_eq!(optional[0].what, "kernel");
 
-    let osrel = "PRETTY_NAME=x\nIMAGE_ID=aicert-base\nIMAGE_VERSION='0.2.0'\n";
-    assert_eq!(
-        measured(&with("252", ".osrel", osrel)).unwrap().name,
-        "aicert-base 0.2.0"
-    );
+    assert_eq!(image.build, None);
+
+    let osrel = "PRETTY_NAME=x\nIMAGE_ID=aicert-base\nIMAGE_VERSION='0.2.0'\nBUILD_ID=0123abcd\n";
+    let image = measured(&with("252", ".osrel", osrel)).unwrap();
+    assert_eq!(image.name, "aicert-base 0.2.0");
+    assert_eq!(image.build.as_deref(), Some("0123abcd"));
+    let deceptive = measured(&with("252", ".osrel", "BUILD_ID=\u{202e}0123")).unwrap();
+    assert_eq!(deceptive.build, None);
     for osrel in ["PRETTY_NAME=\"\u{202e}x\"", "NAME=x", "PRETTY_NAME="] {
         let image = measured(&with("252", ".osrel", osrel)).unwrap();
         assert_eq!(image.name, image.sha256.to_string(), "{osrel}");
