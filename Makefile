@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-.PHONY: help setup build demo demo-vm test test-vm lint docs deny bench fuzz clean
+.PHONY: help setup build demo demo-vm test test-vm lint docs deny bench fuzz image image-check clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,13 @@ demo: build ## Train a small model, certify it, verify the proof, and see a forg
 
 demo-vm: build ## The same on a machine that is booted for it and attested first; builds the machine's image if need be
 	@examples/penguins/demo-vm.sh target/release/aicert
+
+image: setup ## Build the base image that machines boot, in target/image
+	@rm -rf target/image
+	image/base/build --output target/image
+
+image-check: setup ## Build the base image twice, from nothing but packages, and compare the bytes
+	image/base/reproduce
 
 test: setup ## Run all tests, against real TPM simulators and a real Docker
 	$(CARGO) test --workspace --locked --no-fail-fast

@@ -41,6 +41,8 @@ binutils command objcopy images of test machines
 fdisk command sfdisk disks of test machines
 dosfstools command mkfs.vfat disks of test machines
 mtools command mcopy disks of test machines
+qemu-utils command qemu-img disks of test machines
+util-linux command unshare builds the base image
 mmdebstrap command mmdebstrap builds the Python base image
 debian-archive-keyring file /usr/share/keyrings/debian-archive-keyring.gpg builds the Python base image
 docker.io command dockerd runs jobs

@@ -64,8 +64,8 @@ class Builder:
             unshare += ["--user", "--map-root-user"] + (["--map-auto"] if ids else [])
         settings = {"PATH": "/rust/bin:/usr/sbin:/usr/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LC_ALL": "C.UTF-8", "TZ": "UTC",
                     "SOURCE_DATE_EPOCH": str(EPOCH), **(environment or {})}
-        inside = ["/usr/bin/env", "--chdir", folder, *map(str, arguments)]
-        command = [*unshare, "sh", "-c", _INSIDE, "sh", *(f"{name}={value}" for name, value in settings.items() if value is not None), *inside]
+        variables = [f"{name}={value}" for name, value in settings.items() if value is not None]
+        command = [*unshare, "sh", "-c", _INSIDE, "sh", *variables, "/usr/bin/env", "--chdir", folder, *map(str, arguments)]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=None if shows else subprocess.PIPE, check=False,
             env={"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", "root": str(self.root),

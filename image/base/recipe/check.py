@@ -1,4 +1,4 @@
-"""Looks at the finished root file system, whatever way it was made: nothing lets a person in, and everything finds what it needs."""
+"""Looks at the finished root file system, whatever way it was made: nothing lets a person in, everything finds what it needs."""
 
 import os
 import re

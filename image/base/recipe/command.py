@@ -85,7 +85,8 @@ def _build_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--format", metavar="LIST", default="raw", help="raw, vhd, qcow2, separated by commas [default: raw]")
     parser.add_argument("--variant", choices=["gpu"], help="add NVIDIA's driver and container toolkit; not tried yet")
     parser.add_argument("--nvidia-repository", metavar="URL", help="where NVIDIA's packages are")
-    parser.add_argument("--nvidia-lock", metavar="FILE", type=Path, help="which packages these are: as packages.lock, archive `nvidia`")
+    parser.add_argument("--nvidia-lock", metavar="FILE", type=Path, 
+                        help="which packages these are: as packages.lock, archive `nvidia`")
     parser.add_argument("--source", metavar="DIR", type=Path, default=BASE.parent.parent,
                         help="the checkout to build programs from [default: the one that this recipe is in]")
     _shared_arguments(parser)
@@ -122,7 +123,11 @@ def _build(args: argparse.Namespace) -> int:
     output = args.output.absolute()
     if output.exists():
         raise Failure(f"{output} exists already", "name a folder that does not; it is written whole or not at all")
-    source = Source.read(args.source.resolve())
+    given = {"aicert-server": args.server, "aicert-init": args.init, "aicert": args.aicert}
+    for path in given.values():
+        if path and not path.is_file():
+            raise Failure(f"there is no file {path}")
+    source = Source.read(args.source.resolve(), bool(args.server or args.init or args.add_to_command_line))
     mirrors = _mirrors(args)
     builder = Builder.prepare(_fetched(BASE / "builder.lock", mirrors), mirrors, args.cache)
     packages = _fetched(BASE / "packages.lock", mirrors)
@@ -131,23 +136,18 @@ def _build(args: argparse.Namespace) -> int:
         variant = Variant(args.variant, _fetched(args.nvidia_lock, mirrors))
     container = python.build(_fetched(BASE / "python.lock", mirrors), mirrors, builder, args.cache)
     with scratch(args.cache / "base", ".image-") as work:
-        programs = _programs(args, source, builder, work)
+        programs = _programs(given, source, builder, args.cache, work)
         image = Image(source, variant, builder, programs, packages, mirrors, args.cache, work)
         image.build(container, args.add_to_command_line)
         image.publish(output, args.format)
     return 0
 
 
-def _programs(args: argparse.Namespace, source: Source, builder: Builder, work: Path) -> dict[str, Path]:
+def _programs(given: dict[str, Path | None], source: Source, builder: Builder, cache: Path, work: Path) -> dict[str, Path]:
     """aicert's own programs: those that were given, and the others from source."""
-    programs = {"aicert-server": args.server, "aicert-init": args.init, "aicert": args.aicert}
-    if not all(programs.values()):
-        compiler = Programs(source, builder, args.cache)
-        for name, path in programs.items():
-            if path is None:
-                programs[name] = work / name
-                compiler.build(name, work / name)
-    for path in programs.values():
-        if not path.is_file():
-            raise Failure(f"there is no file {path}")
-    return programs
+    missing = [name for name, path in given.items() if path is None]
+    if missing:
+        compiler = Programs(source, builder, cache)
+        for name in missing:
+            compiler.build(name, work / name)
+    return {name: path or work / name for name, path in given.items()}

@@ -1,4 +1,4 @@
-"""Says in which parts two images differ: partition table, the parts of the unified kernel image, files of the root file system."""
+"""Says in which parts two images differ: partition table, parts of the unified kernel image, files of the root file system."""
 
 import os
 import stat
@@ -58,7 +58,9 @@ def compare(one: Path, two: Path, builder: Builder, cache: Path) -> list[str]:
     if disks[0].size != disks[1].size:
         found.append(f"size: {disks[0].size} and {disks[1].size} bytes")
     if disks[0].table != disks[1].table:
-        found.append(f"partition table: {_partitions(disks[0])} and {_partitions(disks[1])}")
+        tables = [_partitions(disk) for disk in disks]
+        found.append(f"partition table: {tables[0]} and {tables[1]}" if tables[0] != tables[1] else
+                     "partition table: the same partitions, other identifiers")
     with scratch(cache / "base", ".compare-") as work:
         ukis = [_extract_uki(disk, builder, work / str(index)) for index, disk in enumerate(disks)]
         found += _ukis(*ukis)

@@ -35,10 +35,12 @@ class Verity:
 
 def squash(builder: Builder, folder: Path, work: Path) -> Path:
     """Makes the file system; in `work`."""
+    # It refuses to be told the time twice.
+    environment = {"SOURCE_DATE_EPOCH": None}
     builder.run(
         "mksquashfs", "/input", "/work/root", "-noappend", "-quiet", "-no-progress", "-no-xattrs", "-no-exports", "-all-root",
         "-comp", "zstd", "-Xcompression-level", "9", "-b", "131072", "-mkfs-time", "0", "-all-time", "0",
-        binds={"/input": folder, "/work": work}, writable=("/work",), environment={"SOURCE_DATE_EPOCH": None})  # it refuses to be told twice
+        binds={"/input": folder, "/work": work}, writable=("/work",), environment=environment)
     return work / "root"
 
 

@@ -41,11 +41,11 @@ class Source:
     folder: Path
     version: str
     commit: str
-    """The commit; with `-modified` behind it where files differ from it."""
+    """The commit; with `-modified` behind it where the image is not built from exactly that."""
 
     @staticmethod
-    def read(folder: Path) -> "Source":
-        """Asks git and cargo what this is a checkout of."""
+    def read(folder: Path, modified: bool) -> "Source":
+        """Asks git what this is a checkout of; `modified` says that the image is not built from it alone."""
         manifest = folder / "Cargo.toml"
         if not manifest.is_file():
             raise Failure(f"{folder} is no checkout of aicert: it has no Cargo.toml")
@@ -53,7 +53,7 @@ class Source:
         if not version:
             raise Failure(f"{manifest} says no version")
         commit = _git(folder, "rev-parse", "HEAD").strip()
-        modified = bool(_git(folder, "status", "--porcelain").strip())
+        modified = modified or bool(_git(folder, "status", "--porcelain").strip())
         return Source(folder, version, commit + ("-modified" if modified else ""))
 
     def files(self) -> list[str]:
