@@ -8,7 +8,7 @@ CARGO ?= cargo
 .PHONY: help setup build demo demo-vm test test-vm lint docs deny bench fuzz image image-check clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 setup: ## Install missing tools and start Docker
 	@scripts/setup.sh

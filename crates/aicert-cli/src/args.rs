@@ -9,8 +9,8 @@ use aicert_core::time::Timestamp;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub(crate) use experts::{
-    EventlogArgs, ImageArgs, ImageCommand, MeasureArgs, NitroArgs, NitroCommand, NitroVerifyArgs, QuoteArgs,
-    QuoteCommand, QuoteVerifyArgs,
+    EventlogArgs, ImageArgs, ImageBuildArgs, ImageCommand, ImageVerifyArgs, MeasureArgs, NitroArgs,
+    NitroCommand, NitroVerifyArgs, QuoteArgs, QuoteCommand, QuoteVerifyArgs, RecipeArgs,
 };
 pub(crate) use machines::{AttachArgs, DestroyArgs, LogsArgs, MachinesArgs, MachinesCommand};
 

@@ -1,4 +1,8 @@
-//! `aicert image measure`.
+//! `aicert image`: measuring images, building them, and building them again to compare.
+
+mod build;
+mod recipe;
+mod verify;
 
 use std::fs::File;
 use std::io::Cursor;
@@ -15,6 +19,9 @@ use crate::output::Terminal;
 use crate::source;
 use crate::table::{Row, table};
 use crate::text::{Text, one_line};
+
+pub(crate) use build::build;
+pub(crate) use verify::verify;
 
 /// What is looked at to tell people what a file looks like.
 const BEGINNING: u64 = 4096;

@@ -106,7 +106,9 @@ fn dispatch(cli: Cli, terminal: Terminal) -> Result<Exit, Failure> {
             NitroCommand::Verify(args) => nitro::verify(&args, terminal),
         },
         Some(Command::Image(args)) => match args.command {
+            ImageCommand::Build(args) => image::build(&args, terminal),
             ImageCommand::Measure(args) => image::measure(&args, terminal),
+            ImageCommand::Verify(args) => image::verify(&args, terminal),
         },
         Some(Command::Completions(args)) => Ok(completions(&args, terminal)),
         None if bare => run::run(&cli.run, terminal),

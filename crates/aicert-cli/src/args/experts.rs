@@ -1,5 +1,6 @@
 //! The command line of the commands that look at one piece of evidence.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use aicert_core::certificate::PlatformKind;
@@ -127,8 +128,108 @@ pub(crate) struct ImageArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
+    /// Builds the base image from a checkout of aicert
+    Build(ImageBuildArgs),
     /// Computes the events and PCR values that booting an image leaves; `--json` writes reference values
     Measure(MeasureArgs),
+    /// Builds an image again, from the commit that it names, and says whether that gives the same bytes
+    Verify(ImageVerifyArgs),
+}
+
+/// Where the recipe of the image is, and what it is made with.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Recipe")]
+pub(crate) struct RecipeArgs {
+    /// The checkout of aicert with the recipe [default: the one that the working directory is in]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) recipe: Option<PathBuf>,
+    /// A Debian mirror, such as https://snapshot.debian.org/archive/debian/<TIME> [default: that of this machine's apt]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) mirror: Option<String>,
+    /// A mirror of Debian's security updates [default: that of this machine's apt]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) security_mirror: Option<String>,
+    /// Where packages and intermediate results are kept [default: $XDG_CACHE_HOME/aicert]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+/// Which image is built.
+#[derive(Debug, Args)]
+pub(crate) struct VariantArgs {
+    /// Adds NVIDIA's driver and container toolkit: see docs/images.md
+    #[arg(long, value_enum, value_name = "VARIANT", requires_all = ["nvidia_repository", "nvidia_lock"])]
+    variant: Option<Variant>,
+    /// Where NVIDIA's packages are, for `--variant gpu`
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url, requires = "variant")]
+    nvidia_repository: Option<String>,
+    /// Which packages these are: a lock, and which of their files, for `--variant gpu`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "variant")]
+    nvidia_lock: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Variant {
+    Gpu,
+}
+
+impl VariantArgs {
+    /// The same, for the recipe.
+    pub(crate) fn options(&self) -> Vec<OsString> {
+        let mut options = Vec::new();
+        if self.variant == Some(Variant::Gpu) {
+            options.extend(["--variant".into(), "gpu".into()]);
+        }
+        if let Some(repository) = &self.nvidia_repository {
+            options.extend(["--nvidia-repository".into(), repository.into()]);
+        }
+        if let Some(lock) = &self.nvidia_lock {
+            options.extend(["--nvidia-lock".into(), lock.into()]);
+        }
+        options
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes:
+  0  the image was built
+  1  it could not be built
+  2  misuse, or something is missing on this machine")]
+pub(crate) struct ImageBuildArgs {
+    /// The folder to write; it must not exist
+    #[arg(short, long, value_name = "DIR", default_value = "aicert-base", value_hint = ValueHint::DirPath)]
+    pub(crate) output: PathBuf,
+    /// Formats, separated by commas: raw (always there), vhd (Azure), qcow2
+    #[arg(long, value_name = "LIST", default_value = "raw")]
+    pub(crate) format: String,
+    #[command(flatten)]
+    pub(crate) variant: VariantArgs,
+    /// For tests: takes this aicert-server instead of building one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) server: Option<PathBuf>,
+    /// For tests: takes this aicert-init instead of building one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) init: Option<PathBuf>,
+    /// For tests: adds a word to the kernel's command line; repeatable
+    #[arg(long, value_name = "WORD")]
+    pub(crate) add_to_command_line: Vec<String>,
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes:
+  0  building it again gives the same bytes
+  1  it does not, and where they differ is said; or it could not be built
+  2  misuse, or a file that is no image or cannot be read, or a checkout of another commit")]
+pub(crate) struct ImageVerifyArgs {
+    /// A raw disk image, or the folder of `aicert image build`
+    #[arg(value_name = "IMAGE|FOLDER", value_hint = ValueHint::AnyPath)]
+    pub(crate) image: PathBuf,
+    #[command(flatten)]
+    pub(crate) variant: VariantArgs,
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
 }
 
 #[derive(Debug, Args)]

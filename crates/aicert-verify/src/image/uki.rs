@@ -66,7 +66,9 @@ impl Uki {
         }
         Ok(Self {
             name: sections.content(".osrel").and_then(name),
-            build: sections.content(".osrel").and_then(|osrel| value(osrel, "BUILD_ID")),
+            build: sections
+                .content(".osrel")
+                .and_then(|osrel| value(osrel, "BUILD_ID")),
             stub: stub.text,
             kernel: kernel.release,
             command_line,
