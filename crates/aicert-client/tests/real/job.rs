@@ -213,7 +213,8 @@ async fn a_job_survives_a_network_that_keeps_breaking() {
     let proof = proof(&scene, &machine, &job, nonce).await;
     machine.check_proof(&proof).unwrap();
     let broken = network.connections.load(Ordering::Relaxed);
-    assert!(broken > 20, "{broken}");
+    // How often exactly depends on how much goes through a connection at a time.
+    assert!(broken >= 10, "{broken}");
     let tree = outputs_tree(&proof, None).unwrap();
     assert!(tree.bytes() > 24 << 20);
 
