@@ -197,7 +197,7 @@ async fn watch(run: &Run, errand: &Errand) -> Result<(), Stop> {
             if error.is_retryable() {
                 warn(
                     errand,
-                    format!("the connection to the machine is lost, and is made again: {error}"),
+                    format!("the connection to the machine is lost, the job goes on there; connecting again: {error}"),
                 );
             }
             Instant::now()

@@ -3,7 +3,6 @@
 use super::job::lost;
 use super::record::Phase;
 use crate::backends;
-use crate::error::Failure;
 use crate::fleet::{Entry, Fleet, InUse, MachineState};
 use crate::output::Terminal;
 
@@ -33,9 +32,17 @@ fn verdict(entry: &Entry) -> Verdict {
     }
 }
 
-/// Tells of machines that nobody uses any more, and cleans up after those that have ended.
-pub(crate) async fn survey(fleet: &Fleet, terminal: Terminal) -> Result<(), Failure> {
-    for entry in fleet.survey_remote().await? {
+/// Tells of machines that nobody uses any more, and cleans up after those that have ended. What goes wrong with that is told
+/// as well, and stops nobody from running another job.
+pub(crate) async fn survey(fleet: &Fleet, terminal: Terminal) {
+    let entries = fleet.survey_remote().await.unwrap_or_else(|failure| {
+        terminal.warning(&format!(
+            "what earlier commands left cannot be looked at: {}",
+            failure.message
+        ));
+        Vec::new()
+    });
+    for entry in entries {
         let name = describe(&entry);
         let job = &entry.job;
         match verdict(&entry) {
@@ -62,9 +69,13 @@ pub(crate) async fn survey(fleet: &Fleet, terminal: Terminal) -> Result<(), Fail
             }
             Verdict::CleanUpQuietly => {}
         }
-        fleet.destroy(&entry, InUse::Refuse).await?;
+        if let Err(failure) = fleet.destroy(&entry, InUse::Refuse).await {
+            terminal.warning(&format!(
+                "{}; `aicert machines destroy {job}` tries again",
+                failure.message
+            ));
+        }
     }
-    Ok(())
 }
 
 fn describe(entry: &Entry) -> String {
