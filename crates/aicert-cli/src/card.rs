@@ -254,7 +254,7 @@ fn platform_rows(platform: &Platform, rows: &mut Vec<Row>) {
     rows.push(Row::new(
         "machine",
         format!(
-            "{} {} {}",
+            "{} {} {} (as the builder says)",
             platform.provider, platform.instance_type, platform.region
         ),
     ));

@@ -53,7 +53,8 @@ pub struct Attestation {
 }
 
 /// What a machine is told before it boots: by fw_cfg in QEMU, by the metadata service of a cloud. No measurement covers
-/// it, so nothing in it can make a false proof: at worst, the machine serves somebody else, or its key is not recognised.
+/// it, and nobody believes it: at worst, the machine serves somebody else, its key is not recognised, or a proof repeats what
+/// the machine was told of itself, which verifiers compare with the certificates as far as those know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provisioning {

@@ -130,11 +130,11 @@ pub struct Platform {
     pub kind: PlatformKind,
     /// Whether the TPM is a simulation or vouched for by nobody the verifier knows by itself. Follows from the kind.
     pub simulated: bool,
-    /// Who provided the machine.
+    /// Who provided the machine, as the builder says: verifiers refuse what the chain contradicts.
     pub provider: String,
-    /// The provider's name for the kind of machine.
+    /// The provider's name for the kind of machine: the builder's claim.
     pub instance_type: String,
-    /// Where it was.
+    /// Where it was: the builder's claim, but for what the chain contradicts.
     pub region: String,
     /// Its GPUs.
     #[serde(deserialize_with = "at_most::<GPU_LIMIT, _, _>")]

@@ -1,5 +1,7 @@
 //! Step 7: the measurement log obeys its grammar, and explains PCR 14 and PCR 15 from zero on.
 
+mod machine;
+
 use aicert_core::digest::BootLogDigest;
 use aicert_core::event::{Event, EventContent, ExecutionOutcome, JobResult};
 use aicert_core::log::{CompleteLog, LogError, MeasurementLog};
@@ -71,6 +73,20 @@ faults! {
             /// That of the boot log in the file.
             found: BootLogDigest,
         } => Builder, "the boot log in the file is {found}; when the job was opened, the machine had {expected}", "do not believe this proof: the boot log was altered";
+        /// The machine is said to be somebody's who does not vouch for its TPM.
+        AnotherProvider {
+            /// Who is said to provide the machine.
+            said: String,
+            /// What vouches for its TPM.
+            found: &'static str,
+        } => Builder, "the machine is said to be provided by {said:?}; what vouches for its TPM is {found}", "do not believe this proof: it says of its machine what is not so";
+        /// The machine is said to be where it is not.
+        AnotherRegion {
+            /// Where it is said to be.
+            said: String,
+            /// The zone that its certificate names.
+            found: String,
+        } => Builder, "the machine is said to be in {said:?}; its certificate is for one in {found:?}", "do not believe this proof: it says of its machine what is not so";
         /// The quote is about other events.
         AnotherLog {} => File, "the quote was bound to other events than these", "verify the events that the quote is about";
         /// The job did not succeed.
@@ -141,6 +157,10 @@ pub fn verify(boot: ExplainedBoot, events: &[Event]) -> Result<AuthenticLog, Vec
     };
     if !log.head().is_ok_and(|head| head == quote.to) {
         faults.push(LogFault::AnotherLog {});
+    }
+    if let Ok(parts) = log.complete() {
+        let chain = quote.quote().key().chain();
+        faults.extend(machine::contradictions(parts.machine, chain));
     }
     if faults.is_empty() {
         Ok(AuthenticLog { log, boot })

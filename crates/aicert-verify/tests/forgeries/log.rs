@@ -33,6 +33,24 @@ fn an_empty_log_with_untouched_pcrs_is_refused() {
     );
 }
 
+/// What a machine is told of itself is measured as it was told.
+#[test]
+fn a_machine_of_somebody_who_does_not_vouch_for_it_is_refused() {
+    for provider in ["azure", "gcp"] {
+        let mut contents = contents();
+        for content in &mut contents {
+            if let EventContent::Machine(machine) = content {
+                machine.provider = provider.into();
+            }
+        }
+        refused!(
+            check(&proof(contents)),
+            Cause::Log(LogFault::AnotherProvider { said, .. }) if said == provider,
+            "what vouches for its TPM is local-ca"
+        );
+    }
+}
+
 #[test]
 fn a_log_that_ends_early_is_refused() {
     for end in 1..12 {

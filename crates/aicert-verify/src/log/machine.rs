@@ -1,0 +1,104 @@
+//! Whose machine the log names, against who vouches for its TPM.
+//!
+//! No measurement covers what a machine is told about itself before it boots: who provides it, of which kind it is, and
+//! where. The certificates know better who provides it, and Google's where it is; the rest remains a claim of whoever had
+//! the machine made.
+
+use aicert_core::certificate::PlatformKind;
+use aicert_core::event::Machine;
+
+use super::LogFault;
+use crate::anchors::platform_name;
+use crate::chain::ChainProof;
+
+/// Providers by name, and the only platform that each can have. Other names say nothing that could be checked.
+const PROVIDERS: [(&str, PlatformKind); 3] = [
+    ("azure", PlatformKind::AzureTrustedLaunch),
+    ("gcp", PlatformKind::GceShieldedVm),
+    ("qemu", PlatformKind::LocalCa),
+];
+
+/// What the certificates contradict.
+pub(super) fn contradictions(machine: &Machine, chain: &ChainProof) -> Vec<LogFault> {
+    let zone = chain.instance().map(|instance| instance.zone.as_str());
+    compare(machine, chain.platform(), zone)
+}
+
+fn compare(machine: &Machine, platform: PlatformKind, zone: Option<&str>) -> Vec<LogFault> {
+    let mut faults = Vec::new();
+    let known = PROVIDERS.iter().find(|(name, _)| *name == machine.provider);
+    if let Some((_, expected)) = known
+        && *expected != platform
+    {
+        faults.push(LogFault::AnotherProvider {
+            said: machine.provider.clone(),
+            found: platform_name(platform),
+        });
+    }
+    if let (PlatformKind::GceShieldedVm, Some(zone)) = (platform, zone)
+        && machine.provider == "gcp"
+        && !is_in(zone, &machine.region)
+    {
+        faults.push(LogFault::AnotherRegion {
+            said: machine.region.clone(),
+            found: zone.to_owned(),
+        });
+    }
+    faults
+}
+
+/// Whether a zone such as `europe-west4-a` is the one that is named, or in the region that is.
+fn is_in(zone: &str, named: &str) -> bool {
+    zone == named || zone.rsplit_once('-').is_some_and(|(region, _)| region == named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(provider: &str, region: &str, platform: PlatformKind, zone: Option<&str>) -> usize {
+        let machine = Machine {
+            provider: provider.into(),
+            instance_type: "whatever".into(),
+            region: region.into(),
+            gpus: Vec::new(),
+        };
+        compare(&machine, platform, zone).len()
+    }
+
+    #[test]
+    fn a_provider_has_its_own_platform() {
+        use PlatformKind::{AzureTrustedLaunch, GceShieldedVm, LocalCa};
+        for (provider, own) in PROVIDERS {
+            for platform in [AzureTrustedLaunch, GceShieldedVm, LocalCa] {
+                let expected = usize::from(platform != own);
+                assert_eq!(faults(provider, "", platform, None), expected, "{provider}");
+            }
+        }
+        // A job that runs where aicert runs, and providers of others.
+        for provider in ["local", "example"] {
+            for platform in [AzureTrustedLaunch, GceShieldedVm, LocalCa] {
+                assert_eq!(faults(provider, "", platform, Some("europe-west4-a")), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn googles_certificates_know_the_zone() {
+        let of = |region| faults("gcp", region, PlatformKind::GceShieldedVm, Some("europe-west4-a"));
+        assert_eq!((of("europe-west4"), of("europe-west4-a")), (0, 0));
+        for region in ["europe-west", "europe-west4-b", "europe-west4-", "us-east1", ""] {
+            assert_eq!(of(region), 1, "{region}");
+        }
+        // Whoever signs under another root says what he likes.
+        assert_eq!(
+            faults(
+                "example",
+                "us-east1",
+                PlatformKind::LocalCa,
+                Some("europe-west4-a")
+            ),
+            0
+        );
+    }
+}
