@@ -41,9 +41,12 @@ pub(crate) fn build(args: &ImageBuildArgs, terminal: Terminal) -> Result<Exit, F
     Ok(Exit::Holds)
 }
 
-/// The files of a folder, as its list says that they are; a file that is something else is an error.
+/// The list of what is in a folder.
+const SUMS: &str = "SHA256SUMS";
+
+/// The files of a folder, as its list says that they are; a file that is something else, or that the list does not name, is
+/// an error.
 pub(super) fn parts(folder: &Path) -> Result<Vec<Part>, Failure> {
-    const SUMS: &str = "SHA256SUMS";
     let list = folder.join(SUMS);
     let failed = || Failure::misuse(format!("could not read {}", list.display()));
     let text = std::fs::read_to_string(&list).map_err(|error| failed().because(&error))?;
@@ -52,11 +55,25 @@ pub(super) fn parts(folder: &Path) -> Result<Vec<Part>, Failure> {
     if parts.is_empty() {
         return Err(Failure::misuse(format!("{} names no file", list.display())));
     }
+    // Whoever takes something from this folder believes it because of what is said here of the folder.
+    for entry in std::fs::read_dir(folder).map_err(|error| failed().because(&error))? {
+        let name = entry.map_err(|error| failed().because(&error))?.file_name();
+        if name != SUMS && !parts.iter().any(|part| name == part.name.as_str()) {
+            return Err(Failure::misuse(format!(
+                "{} does not name {}, which is there",
+                list.display(),
+                one_line(&name.to_string_lossy())
+            ))
+            .help(
+                "nothing can be said of a file that is not in the list: add it there, or move it elsewhere",
+            ));
+        }
+    }
     Ok(parts)
 }
 
 fn part(folder: &Path, line: &str) -> Result<Part, Failure> {
-    let misuse = |what: String| Failure::misuse(format!("{}: {what}", folder.join("SHA256SUMS").display()));
+    let misuse = |what: String| Failure::misuse(format!("{}: {what}", folder.join(SUMS).display()));
     let (expected, name) = line
         .split_once("  ")
         .filter(|(hash, name)| hash.len() == 64 && is_plain(name))
@@ -124,6 +141,24 @@ mod tests {
             sha256: EMPTY.into(),
         };
         assert_eq!(parts(folder.path()).unwrap(), [part]);
+    }
+
+    #[test]
+    fn refuses_what_the_list_does_not_name() {
+        let folder = folder(&format!("{EMPTY}  a.raw\n"));
+        for name in ["a.reference-values.json", ".hidden"] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            let failure = parts(folder.path()).unwrap_err();
+            assert!(
+                failure.message.contains(&format!("does not name {name}")),
+                "{}",
+                failure.message
+            );
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("more")).unwrap();
+        parts(folder.path()).unwrap_err();
     }
 
     #[test]

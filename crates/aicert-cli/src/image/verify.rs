@@ -1,5 +1,6 @@
 //! `aicert image verify`: builds an image again, and compares.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,18 +26,19 @@ struct Subject {
     published: Option<Vec<Part>>,
 }
 
-/// A file that was published, and what building it again gave.
-#[derive(Debug, Serialize)]
+/// A file that was published, or that building again gave: on one side alone it is a difference.
+#[derive(Debug, PartialEq, Serialize)]
 struct Comparison {
     name: String,
-    sha256: String,
-    /// None if there is no such file.
+    /// None if it was not published.
+    sha256: Option<String>,
+    /// None if building it again does not make it.
     again: Option<String>,
 }
 
 impl Comparison {
     fn is_same(&self) -> bool {
-        self.again.as_ref() == Some(&self.sha256)
+        self.sha256.is_some() && self.sha256 == self.again
     }
 }
 
@@ -116,19 +118,21 @@ impl Subject {
         let Some(published) = &self.published else {
             return vec![Comparison {
                 name: self.raw.display().to_string(),
-                sha256: measured.sha256.to_string(),
+                sha256: Some(measured.sha256.to_string()),
                 again: Some(raw.sha256.clone()),
             }];
         };
-        published
-            .iter()
-            .map(|part| Comparison {
-                name: part.name.clone(),
-                sha256: part.sha256.clone(),
-                again: rebuilt
-                    .iter()
-                    .find(|other| other.name == part.name)
-                    .map(|other| other.sha256.clone()),
+        let names: BTreeSet<_> = published.iter().chain(rebuilt).map(|part| &part.name).collect();
+        let hash = |parts: &[Part], name: &str| {
+            let part = parts.iter().find(|part| part.name == name)?;
+            Some(part.sha256.clone())
+        };
+        names
+            .into_iter()
+            .map(|name| Comparison {
+                name: name.clone(),
+                sha256: hash(published, name),
+                again: hash(rebuilt, name),
             })
             .collect()
     }
@@ -191,19 +195,14 @@ fn text(image: &Path, measured: &ImageReference, comparisons: &[Comparison], dif
         Row::new("name", measured.name.as_str()),
         Row::new("built from", measured.build.as_deref().unwrap_or("unknown")),
     ];
+    let hash =
+        |hash: Option<&str>, without: &str| hash.map_or(without.into(), |hash| format!("sha256:{hash}"));
     for comparison in comparisons {
-        rows.push(Row::new(
-            &comparison.name,
-            format!("sha256:{}", comparison.sha256),
-        ));
+        let Comparison { name, sha256, again } = comparison;
+        rows.push(Row::new(name, hash(sha256.as_deref(), "not published")));
         if !comparison.is_same() {
-            let again = comparison.again.as_deref();
-            rows.push(Row::new(
-                "",
-                again.map_or("again: no such file".into(), |hash| {
-                    format!("again: sha256:{hash}")
-                }),
-            ));
+            let again = hash(again.as_deref(), "no such file");
+            rows.push(Row::new("", format!("again: {again}")));
         }
     }
     let mut text = verdict.append(table(&rows, None));
@@ -248,6 +247,7 @@ impl Drop for Scratch {
 mod tests {
     use std::process::Command;
 
+    use aicert_core::digest::FileDigest;
     use aicert_verify::reference::Hex;
 
     use super::*;
@@ -341,17 +341,86 @@ mod tests {
         );
     }
 
+    /// A folder as it is published: each file has its own name as contents.
+    fn published(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sums = String::new();
+        for name in names {
+            fs::write(folder.path().join(name), name).unwrap();
+            sums += &format!(
+                "{}  {name}\n",
+                hex::encode(FileDigest::of(name.as_bytes()).as_bytes())
+            );
+        }
+        fs::write(folder.path().join("SHA256SUMS"), sums).unwrap();
+        folder
+    }
+
+    const RELEASE: [&str; 3] = ["a.packages.txt", "a.raw", "a.reference-values.json"];
+
+    /// What of this folder differs from a build that gives `rebuilt`.
+    fn different(folder: &Path, rebuilt: &Path) -> Vec<String> {
+        let subject = Subject::read(folder).unwrap();
+        let rebuilt = parts(rebuilt).unwrap();
+        let raw = rebuilt.iter().find(|part| part.name == "a.raw").unwrap();
+        let comparisons = subject.compare(&image(None), &rebuilt, raw);
+        let different = comparisons.iter().filter(|comparison| !comparison.is_same());
+        different.map(|comparison| comparison.name.clone()).collect()
+    }
+
+    #[test]
+    fn a_file_that_the_list_leaves_out_does_not_pass() {
+        let rebuilt = published(&RELEASE);
+        assert!(different(published(&RELEASE).path(), rebuilt.path()).is_empty());
+
+        let forged = published(&RELEASE[..2]);
+        let values = forged.path().join(RELEASE[2]);
+        fs::write(&values, "another image's").unwrap();
+        let failure = Subject::read(forged.path()).err().unwrap();
+        assert_eq!(failure.exit, Exit::Misuse);
+        assert!(failure.message.contains(RELEASE[2]), "{}", failure.message);
+
+        fs::remove_file(values).unwrap();
+        assert_eq!(different(forged.path(), rebuilt.path()), [RELEASE[2]]);
+    }
+
+    #[test]
+    fn a_file_that_no_build_makes_is_a_difference() {
+        let rebuilt = published(&RELEASE);
+        let more = published(&["a.packages.txt", "a.raw", "a.reference-values.json", "install.sh"]);
+        assert_eq!(different(more.path(), rebuilt.path()), ["install.sh"]);
+        let renamed = published(&["a.packages.txt", "b.raw", "a.reference-values.json"]);
+        assert_eq!(different(renamed.path(), rebuilt.path()), ["a.raw", "b.raw"]);
+    }
+
+    #[test]
+    fn the_formats_that_are_there_are_built() {
+        let folder = published(&["a.packages.txt", "a.qcow2", "a.raw", "a.vhd"]);
+        assert_eq!(Subject::read(folder.path()).unwrap().formats, "raw,vhd,qcow2");
+        assert_eq!(Subject::read(published(&RELEASE).path()).unwrap().formats, "raw");
+    }
+
     #[test]
     fn a_difference_is_shown_with_both_hashes() {
         let comparison = Comparison {
             name: "a.raw".into(),
-            sha256: "11".into(),
+            sha256: Some("11".into()),
             again: Some("22".into()),
+        };
+        let unpublished = Comparison {
+            name: "b.json".into(),
+            sha256: None,
+            again: Some("33".into()),
+        };
+        let superfluous = Comparison {
+            name: "c.vhd".into(),
+            sha256: Some("44".into()),
+            again: None,
         };
         let shown = text(
             Path::new("folder"),
             &image(Some("c0ffee")),
-            &[comparison],
+            &[comparison, unpublished, superfluous],
             &["UKI section .cmdline: 'a' and 'b'".into()],
         )
         .render(false);
@@ -360,7 +429,9 @@ mod tests {
             "NOT REPRODUCED  folder: building it again gave other bytes\n\
              name        aicert-base 1.0\n\
              built from  c0ffee\n\
-             a.raw       sha256:11\n            again: sha256:22\n\n\
+             a.raw       sha256:11\n            again: sha256:22\n\
+             b.json      not published\n            again: sha256:33\n\
+             c.vhd       sha256:44\n            again: no such file\n\n\
              Where they differ: the image, and what it is when it is built again\n  \
              UKI section .cmdline: 'a' and 'b'\n"
         );
