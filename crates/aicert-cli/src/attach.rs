@@ -1,18 +1,22 @@
 //! `aicert attach`.
 
+use std::sync::Arc;
+
 use aicert_client::Identity;
+use aicert_core::cloud::CloudProvider;
 use aicert_core::secret::Secret;
 
 use crate::args::AttachArgs;
+use crate::backends;
 use crate::deliver::Delivery;
 use crate::error::{Exit, Failure};
 use crate::fleet::{Entry, Fleet, InUse, MachineState};
 use crate::machines::table_of;
 use crate::output::Terminal;
 use crate::progress::Renderer;
-use crate::remote::record::{CLIENT, POLICY, Phase, REFERENCE_VALUES, Run, TRUST_ANCHOR};
+use crate::remote::record::{CLIENT, CONFIGURATION, POLICY, Phase, REFERENCE_VALUES, Run, TRUST_ANCHOR};
 use crate::remote::{self, Errand};
-use crate::run::block_on;
+use crate::run::{block_on, parse_configuration};
 use crate::signals::Signals;
 use crate::state::State;
 use crate::text::Text;
@@ -46,11 +50,12 @@ pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Fail
             return Err(Fleet::followed(entry).help("stop it there with Ctrl-C; it says how to go on"));
         };
         redirect(&mut run, args)?;
+        let (provider, identity, trust) = (provider(&run, &fleet, &state)?, identity(&run)?, trust(&run)?);
         let (progress, renderer) = Renderer::start(terminal, tokio::runtime::Handle::current());
         let errand = Errand {
-            provider: fleet.provider(&entry.provider)?.clone(),
-            identity: identity(&run)?,
-            trust: trust(&run)?,
+            provider,
+            identity,
+            trust,
             delivery: Delivery::new(
                 run.record().targets.clone(),
                 state.rescue(run.job()),
@@ -91,6 +96,17 @@ fn redirect(run: &mut Run, args: &AttachArgs) -> Result<(), Failure> {
     let targets = targets.absolute()?;
     run.update(|record| record.targets = targets)
         .map_err(|error| Failure::of(&error))
+}
+
+/// Who has the machine. Before it is known which one that is, it is made again, as the configuration says.
+fn provider(run: &Run, fleet: &Fleet, state: &State) -> Result<Arc<dyn CloudProvider>, Failure> {
+    let record = run.record();
+    if record.phase > Phase::Prepared {
+        return fleet.provider(&record.provider).cloned();
+    }
+    let configuration = &record.configuration;
+    let spec = parse_configuration(&text(run, CONFIGURATION)?, configuration, configuration)?;
+    backends::provider(&spec.machine, state)
 }
 
 fn identity(run: &Run) -> Result<Identity, Failure> {

@@ -126,7 +126,7 @@ fn read_configuration(file: &Path) -> Result<(String, PathBuf), Failure> {
 }
 
 /// Reads a configuration whose absolute path is `path`, and which the user calls `shown`.
-fn parse_configuration(text: &str, path: &Path, shown: &Path) -> Result<JobSpec, Failure> {
+pub(crate) fn parse_configuration(text: &str, path: &Path, shown: &Path) -> Result<JobSpec, Failure> {
     let environment = |name: &str| std::env::var(name).ok();
     JobSpec::from_yaml(text, files::folder_of(path), &environment).map_err(|error| unusable(&error, shown))
 }

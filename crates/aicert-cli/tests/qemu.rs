@@ -219,6 +219,48 @@ fn a_killed_run_is_found_and_gone_on_with() {
     assert_eq!(left(&desk), Vec::<String>::new());
 }
 
+#[test]
+fn a_machine_that_the_record_does_not_know_is_made_again() {
+    if !have_qemu() {
+        return;
+    }
+    let desk = desk();
+    let (run, job) = begin(&desk);
+    run.end(Signal::KILL);
+    // As if the command had been killed a moment earlier: the machine runs, and is not recorded yet.
+    let path = desk.path(&format!("state/runs/{job}/record.json"));
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["phase"] = "prepared".into();
+    record["machine"] = Value::Null;
+    record["endpoint"] = Value::Null;
+    std::fs::write(&path, record.to_string()).unwrap();
+    let entry = machine(&desk).unwrap();
+    assert_eq!(
+        (&entry["phase"], &entry["state"]),
+        (&"prepared".into(), &"running".into())
+    );
+    let folder = desk.path(&format!("state/qemu/machines/{job}"));
+    let left_behind = qemu_in(&folder);
+
+    let attached = Running::start(&desk, &["attach"]);
+    let begun = Instant::now();
+    let found = loop {
+        if let Some(machine) = machine(&desk).filter(|machine| machine["phase"] == "booting") {
+            break machine;
+        }
+        assert!(begun.elapsed() < LIMIT, "no machine boots");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(
+        (&found["job"], &found["in_use"], &found["state"]),
+        (&job.as_str().into(), &true.into(), &"running".into())
+    );
+    // Nobody knew how far the first had come.
+    assert_ne!(qemu_in(&folder), left_behind);
+    assert_eq!(attached.end(Signal::TERM), Some(143));
+    assert_eq!(left(&desk), Vec::<String>::new());
+}
+
 fn machine_is_free(desk: &Desk) -> bool {
     machine(desk).is_some_and(|machine| machine["in_use"] == false)
 }
@@ -250,7 +292,12 @@ fn a_machine_that_ended_is_cleaned_up() {
 
 /// Cuts the power: ends the program that runs in this folder.
 fn end_machine(folder: &Path) {
-    let mut ended = 0;
+    rustix::process::kill_process(qemu_in(folder), Signal::KILL).unwrap();
+}
+
+/// The only machine that runs in this folder.
+fn qemu_in(folder: &Path) -> Pid {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path();
         let name = path
@@ -261,9 +308,9 @@ fn end_machine(folder: &Path) {
         };
         let is_qemu = String::from_utf8_lossy(&line).contains("qemu-system");
         if is_qemu && std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == folder) {
-            rustix::process::kill_process(Pid::from_raw(id).unwrap(), Signal::KILL).unwrap();
-            ended += 1;
+            found.push(Pid::from_raw(id).unwrap());
         }
     }
-    assert_eq!(ended, 1);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0]
 }

@@ -9,7 +9,7 @@ use aicert_verify::attestation::VerifiedAttestation;
 use aicert_verify::boot::{Firmware, SecureBoot};
 
 use super::Errand;
-use super::phases::MACHINE;
+use super::phases::{self, MACHINE};
 use super::record::{Phase, Run, SESSION};
 use super::stop::{self, Fate, Stop};
 use crate::backends;
@@ -32,6 +32,12 @@ const CONNECT_LIMITS: [Duration; 3] = [
 /// Has a machine made for the job.
 pub(super) async fn provision(run: &mut Run, errand: &Errand) -> Result<(), Stop> {
     let begun = Instant::now();
+    // What an earlier process was making: nobody knows how far it came, and nothing was sent to it.
+    let machines = phases::machines(run, errand).await;
+    for machine in machines.map_err(|error| Stop::provider(&error))? {
+        let destroyed = errand.provider.destroy(&machine).await;
+        destroyed.map_err(|error| Stop::provider(&error))?;
+    }
     let request = MachineRequest {
         job: run.job().clone(),
         instance_type: None,

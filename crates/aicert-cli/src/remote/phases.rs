@@ -5,7 +5,7 @@ use super::stop::Stop;
 use super::{Errand, boot, job, receive};
 use crate::deliver::Published;
 use crate::error::Failure;
-use aicert_core::cloud::MachineId;
+use aicert_core::cloud::{CloudError, MachineId};
 use aicert_core::progress::Step;
 
 /// What the machine is called on the way.
@@ -28,7 +28,8 @@ pub(super) async fn drive(run: &mut Run, errand: &Errand) -> Result<Published, S
 /// Removes the machine of a job, and then what is known of the job.
 pub(super) async fn remove(run: Run, errand: &Errand) -> Result<(), Failure> {
     errand.delivery.settle().await;
-    for machine in machines(&run, errand).await? {
+    let machines = machines(&run, errand).await;
+    for machine in machines.map_err(|error| Failure::of(&error))? {
         let destroyed = errand.provider.destroy(&machine).await;
         destroyed.map_err(|error| Failure::of(&error))?;
         errand.progress.finished(Step::Machine, MACHINE, "removed");
@@ -39,15 +40,11 @@ pub(super) async fn remove(run: Run, errand: &Errand) -> Result<(), Failure> {
 }
 
 /// The machines of a job: the one that is recorded, or whatever was made before that could be.
-async fn machines(run: &Run, errand: &Errand) -> Result<Vec<MachineId>, Failure> {
+pub(super) async fn machines(run: &Run, errand: &Errand) -> Result<Vec<MachineId>, CloudError> {
     if let Some(machine) = run.record().id() {
         return Ok(vec![machine]);
     }
-    let machines = errand
-        .provider
-        .list()
-        .await
-        .map_err(|error| Failure::of(&error))?;
+    let machines = errand.provider.list().await?;
     let of_job = machines.into_iter().filter(|machine| machine.job == *run.job());
     Ok(of_job.map(|machine| machine.id).collect())
 }
