@@ -52,7 +52,6 @@ fn listed(desk: &Desk) -> Value {
 }
 
 #[test]
-#[ignore = "boots machines: make test-vm"]
 fn the_command_is_killed_in_every_phase() {
     let Some(image) = BaseImage::released(&WORKSHOP) else {
         return;
@@ -177,7 +176,6 @@ fn put_between(desk: &Desk, job: &str, after: u64) -> Relay {
 }
 
 #[test]
-#[ignore = "boots machines: make test-vm"]
 fn the_machine_loses_its_power_in_mid_training() {
     let Some(image) = BaseImage::released(&WORKSHOP) else {
         return;
@@ -207,7 +205,6 @@ fn the_machine_loses_its_power_in_mid_training() {
 }
 
 #[test]
-#[ignore = "boots machines: make test-vm"]
 fn the_machines_disk_is_full() {
     let Some(image) = BaseImage::released(&WORKSHOP) else {
         return;

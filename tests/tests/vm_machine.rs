@@ -114,7 +114,6 @@ fn job(name: &str) -> JobId {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "boots machines: make test-vm"]
 async fn a_machine_serves_its_owner_and_nobody_else() {
     let Some(image) = BaseImage::released(&WORKSHOP) else {
         return;

@@ -53,7 +53,6 @@ fn altered(alteration: Alteration<'_>) -> Option<(Desk, Ended)> {
 }
 
 #[test]
-#[ignore = "boots machines: make test-vm"]
 fn another_command_line() {
     let Some((desk, ended)) = altered(Alteration::CommandLine("aicert.one_more_word")) else {
         return;
@@ -72,7 +71,6 @@ fn another_command_line() {
 }
 
 #[test]
-#[ignore = "boots machines: make test-vm"]
 fn another_initrd() {
     let Some((desk, ended)) = altered(Alteration::Initrd("one-more-file")) else {
         return;
@@ -88,7 +86,6 @@ fn another_initrd() {
 }
 
 #[test]
-#[ignore = "boots machines: make test-vm"]
 fn another_server() {
     let Some(image) = BaseImage::with_another_server(&WORKSHOP) else {
         return;
@@ -112,7 +109,6 @@ fn another_server() {
 }
 
 #[test]
-#[ignore = "boots machines: make test-vm"]
 fn one_changed_bit_in_the_root_file_system() {
     let Some((desk, ended)) = altered(Alteration::RootFileSystem) else {
         return;
