@@ -100,7 +100,10 @@ fn assert_attested_in_time(printed: &str) {
     eprintln!("{line}");
     let (_, rest) = line.split_once("from power-on to attested ").unwrap();
     let seconds: f64 = rest.split_once(" s").unwrap().0.parse().unwrap();
-    assert!(seconds < ATTESTED_WITHIN, "{seconds} s until the machine was attested");
+    assert!(
+        seconds < ATTESTED_WITHIN,
+        "{seconds} s until the machine was attested"
+    );
 }
 
 #[track_caller]
