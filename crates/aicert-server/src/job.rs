@@ -63,7 +63,11 @@ impl Jobs {
         let (id, submission) = submission::parse(body)?;
         if let Some(job) = self.current() {
             return match (job.id == id, job.submission == digest) {
-                (true, true) => Ok((false, job.status())),
+                (true, true) => {
+                    // Whatever became of who sent the last input: nothing is awaited for nothing.
+                    job.start_if_complete(app);
+                    Ok((false, job.status()))
+                }
                 (true, false) => Err(occupied(job, "was submitted with other contents")),
                 (false, _) => Err(occupied(job, "")),
             };
@@ -225,58 +229,78 @@ impl Job {
 
     /// Refuses uploads that nothing will come of.
     pub(crate) fn require_receiving(&self) -> Result<(), Refusal> {
-        match self.state() {
-            JobState::Receiving => Ok(()),
-            _ => Err(Refusal::new(
-                ProblemCode::WrongState,
-                "the job has all its inputs: nothing more is taken",
-            )),
+        let why = match self.state() {
+            JobState::Receiving => return Ok(()),
+            JobState::Running | JobState::Finished => "the job has all its inputs",
+            JobState::Failed => "the job has failed",
+            _ => "the job was stopped",
+        };
+        Err(Refusal::new(
+            ProblemCode::WrongState,
+            format!("{why}: nothing more is taken"),
+        ))
+    }
+
+    /// Starts the job when nothing is awaited any more; once, and not after it was stopped.
+    pub(crate) fn start_if_complete(self: &Arc<Self>, app: &Arc<App>) {
+        if let Some(plan) = self.begin() {
+            tracing::info!(job = %self.id, "the job begins");
+            tokio::spawn(run::run(Arc::clone(self), Arc::clone(app), plan));
         }
     }
 
-    /// Starts the job when nothing is awaited any more; once.
-    pub(crate) fn start_if_complete(self: &Arc<Self>, app: &Arc<App>) {
+    /// What is to be done now, if it is time for it.
+    fn begin(&self) -> Option<Plan> {
         let mut phase = self.phase();
-        if !self.uploads.awaited().is_empty() {
-            return;
+        if self.cancel.is_cancelled() || !self.uploads.awaited().is_empty() {
+            return None;
         }
         match std::mem::replace(&mut *phase, Phase::Running) {
             Phase::Receiving(plan) => {
                 // While the phase is held, as in `end`: of two changes, the later one is seen last.
                 self.state.send_replace(JobState::Running);
-                drop(phase);
-                tracing::info!(job = %self.id, "the job begins");
-                tokio::spawn(run::run(Arc::clone(self), Arc::clone(app), plan));
+                Some(plan)
             }
-            other => *phase = other,
+            other => {
+                *phase = other;
+                None
+            }
+        }
+    }
+
+    /// Has the job stop; one that has not begun never does.
+    fn stop(&self) {
+        let mut phase = self.phase();
+        // While the phase is held, as in `begin`: either it has begun, and sees this, or it does not begin.
+        self.cancel.cancel();
+        if matches!(*phase, Phase::Receiving(_)) {
+            self.end_with(&mut phase, Phase::Cancelled);
         }
     }
 
     /// Notes how it ended, and tells everybody. The first end counts.
     fn end(&self, ended: Phase) {
+        self.end_with(&mut self.phase(), ended);
+    }
+
+    fn end_with(&self, phase: &mut Phase, ended: Phase) {
         let state = match &ended {
             Phase::Finished(_) => JobState::Finished,
             Phase::Failed(_) => JobState::Failed,
             _ => JobState::Cancelled,
         };
-        let mut phase = self.phase();
         if !matches!(*phase, Phase::Receiving(_) | Phase::Running) {
             return;
         }
         *phase = ended;
         self.events.end(state);
         self.state.send_replace(state);
-        drop(phase);
         tracing::info!(job = %self.id, ?state, "the job has ended");
     }
 
     /// Stops the job if it has not ended, and removes everything of it.
     pub(crate) async fn remove(self: Arc<Self>, backends: Backends) -> JobStatus {
-        self.cancel.cancel();
-        let receiving = matches!(*self.phase(), Phase::Receiving(_));
-        if receiving {
-            self.end(Phase::Cancelled);
-        }
+        self.stop();
         let removal = async {
             let mut state = self.state.subscribe();
             // Ends at the latest with the job, which lives as long as this.
@@ -344,5 +368,66 @@ pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "kind: container\nimage: x\ncommand: [x]\n\
+        source: {type: git, gitRepo: 'https://h/x'}\nmachine: {provider: local, tpm: swtpm}\n";
+
+    /// A job that waits for nothing, and has not begun.
+    fn job() -> Job {
+        let plan = Plan {
+            spec: JobSpec::from_yaml(CONFIG, Path::new("/"), &|_| None).unwrap(),
+            nonce: Nonce::from_bytes([7; 32]),
+        };
+        Job {
+            id: "job-1".parse().unwrap(),
+            submission: FileDigest::of(b""),
+            folder: "/nowhere".into(),
+            uploads: Arc::new(Uploads::new("/nowhere".into(), Vec::new())),
+            events: Arc::new(Events::new(10, 1000)),
+            phase: Mutex::new(Phase::Receiving(plan)),
+            state: watch::Sender::new(JobState::Receiving),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_stopped_does_not_begin() {
+        let stopped = job();
+        stopped.stop();
+        assert!(stopped.begin().is_none());
+        assert_eq!(stopped.status().state, JobState::Cancelled);
+        // One that runs ends itself, and says so.
+        let begun = job();
+        assert!(begun.begin().is_some() && begun.begin().is_none());
+        begun.stop();
+        assert_eq!(begun.status().state, JobState::Running);
+        // Whichever comes first.
+        for _ in 0..500 {
+            let job = job();
+            let has_begun = std::thread::scope(|scope| {
+                let beginning = scope.spawn(|| job.begin().is_some());
+                job.stop();
+                beginning.join().unwrap()
+            });
+            assert_eq!(job.state() == JobState::Running, has_begun);
+        }
+    }
+
+    #[test]
+    fn uploads_that_come_too_late_are_told_why() {
+        let said = |job: &Job| job.require_receiving().unwrap_err().problem().message.clone();
+        let begun = job();
+        assert!(begun.require_receiving().is_ok());
+        let _ = begun.begin();
+        assert_eq!(said(&begun), "the job has all its inputs: nothing more is taken");
+        let stopped = job();
+        stopped.stop();
+        assert_eq!(said(&stopped), "the job was stopped: nothing more is taken");
     }
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use aicert_core::api::{JobState, StreamEvent};
 use aicert_core::event::{EventContent, JobResult};
+use aicert_runtime_docker::DockerConfig;
 use aicert_server::Ended;
 use common::answers::{certificate, events, lines};
-use common::{Client, Scene, Setup, config, job_id, no_docker, small_tar, submission};
+use common::{Client, Scene, Setup, config, job_id, no_docker, small_tar, submission, tar_of};
 
 /// How long the job itself ran.
 async fn wall(scene: &Scene, id: &str) -> Duration {
@@ -102,6 +103,44 @@ async fn clients_come_and_go() {
     assert_eq!(back.end_of(&id).await.result, Some(JobResult::Succeeded));
     let (_, text) = back.get(&format!("/v1/jobs/{id}/events")).await;
     assert_eq!(lines(&events(&text)), ["begun"]);
+    scene.stop().await;
+}
+
+/// The job begins although nobody waits for the answer to the last upload: needs no engine, as a job that cannot run has
+/// begun as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_input_counts_also_when_its_sender_is_gone() {
+    use tokio::io::AsyncWriteExt as _;
+    let docker = DockerConfig::new().with_host("unix:///nowhere/docker.sock");
+    let Some(scene) = Scene::with(Setup {
+        docker,
+        ..Setup::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let (owner, id) = (&scene.owner, job_id());
+    let sent = submission(&id, &config("pass", ""));
+    assert_eq!(owner.post("/v1/jobs", &sent).await.0, 201);
+    // Takes longer to write than to receive.
+    let names: Vec<_> = (0..4000).map(|number| format!("file-{number}")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), &b"x"[..])).collect();
+    let body = tar_of(&files);
+    let head = format!(
+        "PUT /v1/jobs/{id}/inputs/code HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = common::client::connect(scene.address, Some(&scene.identity))
+        .await
+        .unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    stream.shutdown().await.unwrap();
+    drop(stream);
+    let status = owner.end_of(&id).await;
+    assert_eq!(status.state, JobState::Failed, "{status:?}");
+    assert!(status.awaited.is_empty());
     scene.stop().await;
 }
 

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, header};
 use crate::App;
 use crate::openapi::Binary;
 use crate::problem::Refusal;
+use crate::routes::jobs::interrupted;
 use crate::uploads::receive;
 
 /// Sends an input that is at the client: a file as it is, a directory as a tar archive of its contents. The job starts when
@@ -45,18 +46,23 @@ pub(crate) async fn input(
 ) -> Result<Json<JobStatus>, Refusal> {
     let Path((id, name)) = path?;
     let job = Arc::clone(app.jobs.find(&id)?);
-    let reception = job.uploads.begin(&name)?;
     job.require_receiving()?;
+    let reception = job.uploads.begin(&name)?;
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
-    tokio::select! {
-        biased;
-        () = job.cancelled() => {
-            return Err(Refusal::new(ProblemCode::WrongState, "the job was stopped"));
+    // In a task of its own: a client that goes away after the last byte does not leave a job that never begins. One that
+    // goes away before has the body break off.
+    let receiving = tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            () = job.cancelled() => {
+                return Err(Refusal::new(ProblemCode::WrongState, "the job was stopped"));
+            }
+            received = receive(reception, body, announced, app.config.limits.stall) => received?,
         }
-        received = receive(reception, body, announced, app.config.limits.stall) => received?,
-    }
-    job.start_if_complete(&app);
-    Ok(Json(job.status()))
+        job.start_if_complete(&app);
+        Ok(job.status())
+    });
+    receiving.await.map_err(interrupted)?.map(Json)
 }

@@ -106,7 +106,8 @@ pub(crate) async fn remove(
     removing.await.map(Json).map_err(interrupted)
 }
 
-fn interrupted(error: tokio::task::JoinError) -> Refusal {
+/// From a task that a request was answered by.
+pub(super) fn interrupted(error: tokio::task::JoinError) -> Refusal {
     Refusal::new(
         ProblemCode::Failed,
         "the request was interrupted by a fault of the server",
