@@ -53,6 +53,42 @@ impl AttestedClient {
         received.map(|()| length)
     }
 
+    /// Downloads what a job in the state [`Failed`](aicert_core::api::JobState::Failed) left in its outputs folder to `to`, as one
+    /// tar archive. **Nothing in it is certified**: nothing was measured, and no proof speaks of it. Whatever is in the archive
+    /// was made by the job; it is not unpacked.
+    ///
+    /// What is at `to` is taken for the beginning of it. Returns its length; when the job left nothing, that is 0, and there is
+    /// nothing at `to`.
+    ///
+    /// # Errors
+    ///
+    /// When the job has not ended, the machine cannot be reached, or `to` cannot be written. What has arrived until then stays
+    /// at `to`: calling it again goes on there.
+    pub async fn leftovers(&self, job: &JobId, to: &Path) -> Result<u64, ClientError> {
+        let failed = |error: io::Error| ClientError::storage("write", to, error);
+        let mut options = OpenOptions::new();
+        let mut file = options.create(true).append(true).open(to).await.map_err(failed)?;
+        let mut length = file.metadata().await.map_err(failed)?.len();
+        let segments = ["jobs", job.as_str(), "leftovers"];
+        let received = self
+            .resumed(&segments, &mut file, to, &mut length, u64::MAX)
+            .await;
+        let received = match received {
+            Err(ClientError::Problem { problem, .. })
+                if problem.code == ProblemCode::NotFound && length == 0 =>
+            {
+                Ok(())
+            }
+            Ok(()) => file.sync_all().await.map_err(failed),
+            other => other,
+        };
+        if length == 0 {
+            drop(file);
+            tokio::fs::remove_file(to).await.map_err(failed)?;
+        }
+        received.map(|()| length)
+    }
+
     /// Appends what there is from `length` on, over as many connections as it takes.
     async fn resumed(
         &self,

@@ -17,6 +17,7 @@
 //! | `GET /v1/jobs/{id}/log` | | 200 or 206: what the job has printed so far |
 //! | `GET /v1/jobs/{id}/outputs` | | 200 or 206: the contents of all output files, in the order of the listing of `outputs_measured`, with nothing in between |
 //! | `GET /v1/jobs/{id}/outputs/{path}` | | 200 or 206: one output file |
+//! | `GET /v1/jobs/{id}/leftovers` | | 200 or 206: what a job in the state `failed` left in its outputs folder, as one tar archive: **not certified**; 404 when there is nothing |
 //! | `DELETE /v1/jobs/{id}` | | 200 [`JobStatus`] after everything of the job was removed; the server ends then, and the machine with it |
 //!
 //! Names and paths are percent-encoded. Ranges are those of RFC 9110, one at a time, with strong entity tags for `If-Range` once
@@ -91,10 +92,11 @@ pub struct JobStatus {
     pub state: JobState,
     /// The inputs that are at the client and have not been sent yet; the job starts when there are none left.
     pub awaited: Vec<AwaitedInput>,
-    /// Whether the job succeeded, once it has ended with a certificate.
+    /// Whether the job succeeded, once it has ended with a certificate. There is one whenever this says something, whatever the
+    /// state is.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub result: Option<JobResult>,
-    /// Why there is no certificate, where there will be none.
+    /// Why there is no certificate, or nothing but the certificate, where there will be none.
     pub problem: Option<Problem>,
     /// The number of the next event.
     pub next_event: u64,
@@ -134,7 +136,8 @@ pub enum JobState {
     Running,
     /// There is a certificate, which may say that the job failed.
     Finished,
-    /// There is none, and there will be none.
+    /// There is none, and there will be none; or there is one, and the outputs that it speaks of cannot be handed out with it:
+    /// [`JobStatus::result`] tells. What the job left can be had without certificate.
     Failed,
     /// It was stopped by the client.
     Cancelled,

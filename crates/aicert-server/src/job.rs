@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use aicert_core::api::{JobState, JobStatus, Problem, ProblemCode};
 use aicert_core::digest::{FileDigest, Nonce};
-use aicert_core::pipeline::{Backends, LOG_FILE};
+use aicert_core::pipeline::{Backends, LOG_FILE, OUTPUTS_DIRECTORY};
 use aicert_core::runtime::JobId;
 use aicert_core::spec::JobSpec;
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use crate::App;
 use crate::attestation::require_fresh;
 use crate::events::Events;
 use crate::problem::Refusal;
-use crate::results::Results;
+use crate::results::{Proof, Results};
 use crate::submission::{self, PrivateFile};
 use crate::uploads::{Uploads, storage_refusal};
 
@@ -146,7 +146,8 @@ enum Phase {
     Receiving(Plan),
     Running,
     Finished(Arc<Results>),
-    Failed(Problem),
+    /// Also when there is a proof, and not all that belongs to it can be handed out.
+    Failed(Problem, Option<Proof>),
     Cancelled,
 }
 
@@ -181,8 +182,11 @@ impl Job {
         let (state, result, problem) = match &*phase {
             Phase::Receiving(_) => (JobState::Receiving, None, None),
             Phase::Running => (JobState::Running, None, None),
-            Phase::Finished(results) => (JobState::Finished, Some(results.result), None),
-            Phase::Failed(problem) => (JobState::Failed, None, Some(problem.clone())),
+            Phase::Finished(results) => (JobState::Finished, Some(results.proof.result), None),
+            Phase::Failed(problem, proof) => {
+                let result = proof.as_ref().map(|proof| proof.result);
+                (JobState::Failed, result, Some(problem.clone()))
+            }
             Phase::Cancelled => (JobState::Cancelled, None, None),
         };
         let awaited = match state {
@@ -208,11 +212,42 @@ impl Job {
                 "the job has not begun: it waits for inputs that are to be sent",
             )),
             Phase::Running => Err(refuse("the job still runs")),
-            Phase::Failed(problem) => Err(refuse(&format!(
+            Phase::Failed(problem, None) => Err(refuse(&format!(
                 "the job failed, and left no proof: {}",
                 problem.message
             ))),
+            Phase::Failed(problem, Some(_)) => Err(refuse(&problem.message)),
             Phase::Cancelled => Err(refuse("the job was stopped, and left no proof")),
+        }
+    }
+
+    /// Its proof, also where nothing else of its results can be handed out.
+    pub(crate) fn proof(&self) -> Result<Proof, Refusal> {
+        if let Phase::Failed(_, Some(proof)) = &*self.phase() {
+            return Ok(proof.clone());
+        }
+        Ok(self.results()?.proof.clone())
+    }
+
+    /// The folder of what it left without a proof of it, and the name of its contents.
+    pub(crate) fn leftovers(&self) -> Result<(PathBuf, String), Refusal> {
+        let refuse = |code, why: &str| Err(Refusal::new(code, why));
+        match self.state() {
+            JobState::Failed => Ok((
+                self.workspace().join(OUTPUTS_DIRECTORY),
+                format!("\"{}-leftovers\"", self.id),
+            )),
+            JobState::Receiving | JobState::Running => {
+                refuse(ProblemCode::WrongState, "the job has not ended")
+            }
+            JobState::Finished => refuse(
+                ProblemCode::NotFound,
+                "the job has a proof: there are only outputs that it speaks of",
+            ),
+            _ => refuse(
+                ProblemCode::NotFound,
+                "the job was stopped: everything of it is removed",
+            ),
         }
     }
 
@@ -220,8 +255,8 @@ impl Job {
     pub(crate) fn log_file(&self) -> (PathBuf, Option<String>) {
         let path = self.folder.join(WORKSPACE).join(LOG_FILE);
         let etag = match &*self.phase() {
-            Phase::Finished(results) => Some(results.head.clone()),
-            Phase::Failed(_) | Phase::Cancelled => Some(self.id.to_string()),
+            Phase::Finished(results) => Some(results.proof.head.clone()),
+            Phase::Failed(..) | Phase::Cancelled => Some(self.id.to_string()),
             _ => None,
         };
         (path, etag.map(|etag| format!("\"{etag}-log\"")))
@@ -286,7 +321,7 @@ impl Job {
     fn end_with(&self, phase: &mut Phase, ended: Phase) {
         let state = match &ended {
             Phase::Finished(_) => JobState::Finished,
-            Phase::Failed(_) => JobState::Failed,
+            Phase::Failed(..) => JobState::Failed,
             _ => JobState::Cancelled,
         };
         if !matches!(*phase, Phase::Receiving(_) | Phase::Running) {

@@ -7,6 +7,7 @@ mod config;
 mod events;
 mod idle;
 mod job;
+mod leftovers;
 mod linger;
 mod listen;
 pub mod logging;

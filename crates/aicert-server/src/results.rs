@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aicert_core::certificate::Certificate;
 use aicert_core::event::{EventContent, JobResult};
 use aicert_core::log::MeasurementLog;
 use aicert_core::pipeline::Outcome;
@@ -13,17 +14,23 @@ use bytes::Bytes;
 
 use crate::outputs::Outputs;
 
-/// The results of a job.
-#[derive(Debug)]
-pub(crate) struct Results {
+/// A proof that was made.
+#[derive(Debug, Clone)]
+pub(crate) struct Proof {
     pub(crate) result: JobResult,
     /// The proof file.
     pub(crate) certificate: Bytes,
+    /// In hexadecimal: names what the job left, as no two jobs have the same.
+    pub(crate) head: String,
+}
+
+/// The results of a job.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) proof: Proof,
     /// The large listings; nothing when there are none.
     pub(crate) manifest: Option<PathBuf>,
     pub(crate) outputs: Arc<Outputs>,
-    /// In hexadecimal: names what the job left, as no two jobs have the same.
-    pub(crate) head: String,
 }
 
 /// Says why results cannot be handed out.
@@ -38,9 +45,23 @@ pub(crate) enum ResultsError {
     Incomplete,
 }
 
+impl Proof {
+    pub(crate) fn of(certificate: &Certificate) -> Result<Self, ResultsError> {
+        let head = MeasurementLog::from_events(certificate.measurement_log.clone())
+            .ok()
+            .and_then(|log| log.head().ok())
+            .ok_or(ResultsError::Incomplete)?;
+        Ok(Self {
+            result: certificate.result,
+            certificate: certificate.to_json().into(),
+            head: head.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+    }
+}
+
 impl Results {
-    /// Prepares an outcome for being asked for; blocks. Listings go to `folder`.
-    pub(crate) fn of(outcome: Outcome, folder: &Path) -> Result<Self, ResultsError> {
+    /// Prepares an outcome, of which this is the proof, for being asked for; blocks. Listings go to `folder`.
+    pub(crate) fn of(proof: Proof, outcome: Outcome, folder: &Path) -> Result<Self, ResultsError> {
         let Outcome {
             certificate,
             manifest,
@@ -63,10 +84,6 @@ impl Results {
                 .entries(),
         };
         let outputs = Outputs::new(&outputs, listing.iter()).map_err(ResultsError::Outputs)?;
-        let head = MeasurementLog::from_events(certificate.measurement_log.clone())
-            .ok()
-            .and_then(|log| log.head().ok())
-            .ok_or(ResultsError::Incomplete)?;
         let path = folder.join("manifest");
         if !manifest.is_empty() {
             write_manifest(&manifest, &path).map_err(|source| ResultsError::Manifest {
@@ -75,11 +92,9 @@ impl Results {
             })?;
         }
         Ok(Self {
-            result: certificate.result,
+            proof,
             manifest: (!manifest.is_empty()).then_some(path),
             outputs: Arc::new(outputs),
-            head: head.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
-            certificate: certificate.to_json().into(),
         })
     }
 }

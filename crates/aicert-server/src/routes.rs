@@ -4,6 +4,7 @@ mod attestation;
 mod events;
 mod inputs;
 mod jobs;
+mod leftovers;
 mod results;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub(crate) fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(results::log))
         .routes(routes!(results::outputs))
         .routes(routes!(results::output))
+        .routes(routes!(leftovers::leftovers))
 }
 
 /// Everything, ready to be served.

@@ -344,6 +344,76 @@ async fn a_job_that_fails_has_a_proof_that_says_so() {
     scene.stop().await;
 }
 
+/// What cannot be certified is not lost; nor is a proof when what goes with it cannot be written.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_left_without_a_proof_can_be_had() {
+    if no_docker().await {
+        return;
+    }
+    const LINKED: &str = "
+import os
+os.makedirs('/workspace/outputs/deep')
+open('/workspace/outputs/deep/model', 'w').write('weights')
+os.link('/workspace/outputs/deep/model', '/workspace/outputs/same')
+";
+    // More files than a proof lists: their listing is a file of its own.
+    const MANY: &str = "
+import time
+print('begun', flush=True)
+time.sleep(2)
+for n in range(1001): open('/workspace/outputs/file-%04d' % n, 'w').write('x')
+";
+    for script in [LINKED, MANY] {
+        let Some(scene) = Scene::start().await else { return };
+        let (owner, id) = (&scene.owner, job_id());
+        let at = |rest: &str| format!("/v1/jobs/{id}{rest}");
+        owner.begin(&id, &config(script, "")).await;
+        let (status, body) = owner.get(&at("/leftovers")).await;
+        assert_eq!((status, problem(&body).code), (409, ProblemCode::WrongState));
+        if script == MANY {
+            owner.await_event(&id, "begun").await;
+            std::fs::create_dir(scene.state.join("jobs").join(&id).join("manifest")).unwrap();
+        }
+        let ended = owner.end_of(&id).await;
+        assert_eq!(ended.state, JobState::Failed, "{ended:?}");
+        let (status, headers, whole) = owner.range(&at("/leftovers"), &[]).await;
+        assert_eq!(
+            (status, &headers["content-type"]),
+            (200, &"application/x-tar".parse().unwrap())
+        );
+        let etag = headers["etag"].to_str().unwrap().to_owned();
+        let (status, _, rest) = owner
+            .range(&at("/leftovers"), &[("range", "bytes=700-"), ("if-range", &etag)])
+            .await;
+        assert!(status == 206 && rest == whole[700..]);
+        let mut archive = tar::Archive::new(&whole[..]);
+        let paths: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(paths[0], "UNCERTIFIED.txt");
+        let (status, body) = owner.get(&at("/certificate")).await;
+        if script == LINKED {
+            assert!(paths.iter().any(|path| path == "outputs/deep/model"), "{paths:?}");
+            assert!(paths.iter().any(|path| path == "outputs/same"), "{paths:?}");
+            assert_eq!((status, ended.result), (409, None), "{body}");
+        } else {
+            assert_eq!(paths.len(), 1003);
+            let told = ended.problem.unwrap();
+            assert!(
+                told.message.contains("has a proof, and its outputs cannot"),
+                "{told:?}"
+            );
+            assert_eq!(ended.result, Some(JobResult::Succeeded));
+            let proof = certificate(&scene, &id).await;
+            assert_eq!((status, proof.result), (200, JobResult::Succeeded));
+            assert_eq!(owner.get(&at("/outputs")).await.0, 409);
+        }
+        scene.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stops_a_job_is_told_and_leaves_no_proof() {
     let setup = Setup {
@@ -368,6 +438,8 @@ async fn what_stops_a_job_is_told_and_leaves_no_proof() {
         );
         assert!(body.contains("/nonexistent/docker.sock"), "{body}");
     }
+    let (status, body) = scene.owner.get(&format!("/v1/jobs/{id}/leftovers")).await;
+    assert_eq!((status, problem(&body).code), (404, ProblemCode::NotFound));
     assert_eq!(
         scene.owner.get(&format!("/v1/jobs/{id}/log")).await,
         (200, String::new())

@@ -517,6 +517,32 @@ async fn a_log_grows_with_what_the_job_prints() {
 }
 
 #[tokio::test]
+async fn where_nothing_was_left_there_is_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leftovers.tar");
+    let nothing = Server::start(|_, stream| say(stream, problem(404, "not_found"))).await;
+    assert_eq!(nothing.attested().leftovers(&job(), &path).await.unwrap(), 0);
+    assert!(!path.exists());
+    // What has arrived stays when no more comes.
+    let broken = Server::start(|seen, stream| async move {
+        match seen.offset() {
+            0 => say_and_cut(stream, [head(0, 10), b"01234".to_vec()].concat()).await,
+            _ => say(stream, problem(500, "failed")).await,
+        }
+    })
+    .await;
+    assert!(broken.attested().leftovers(&job(), &path).await.is_err());
+    assert_eq!(content(&path), b"01234");
+    let rest = Server::start(|seen, stream| {
+        assert_eq!(seen.offset(), 5);
+        say(stream, [head(5, 10), b"56789".to_vec()].concat())
+    })
+    .await;
+    assert_eq!(rest.attested().leftovers(&job(), &path).await.unwrap(), 10);
+    assert_eq!(content(&path), b"0123456789");
+}
+
+#[tokio::test]
 async fn a_manifest_is_there_whole_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("manifest");

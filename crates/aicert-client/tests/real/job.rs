@@ -181,6 +181,62 @@ async fn a_job_goes_there_and_its_outputs_come_back() {
     assert_eq!(scene.ended().await, Ended::Removed);
 }
 
+/// Over a network that breaks now and then: what has no proof comes back all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_certified_comes_back_as_an_archive() {
+    if no_docker().await {
+        return;
+    }
+    let Some(scene) = Scene::start().await else {
+        return;
+    };
+    let (folder, job) = (tempfile::tempdir().unwrap(), job_id());
+    let script = "import os\nout = '/workspace/outputs/'\nopen(out + 'model', 'wb').write(bytes(range(256)) * 20000)\n\
+        os.link(out + 'model', out + 'same')";
+    let text = project(folder.path(), 0).replace(
+        &serde_json::to_string(SCRIPT).unwrap(),
+        &serde_json::to_string(script).unwrap(),
+    );
+    let nonce = Nonce::from_bytes([8; 32]);
+    let prepared = PreparedJob::from_yaml(&job, &text, folder.path(), nonce, &|_| None).unwrap();
+    let machine = scene.client().attest(&scene.options()).await.unwrap();
+    let status = machine.submit(prepared.submission()).await.unwrap();
+    let archive = folder.path().join("leftovers.tar");
+    let error = machine.leftovers(&job, &archive).await.unwrap_err();
+    assert!(error.to_string().contains("has not ended"), "{error}");
+    assert!(!archive.exists());
+    machine
+        .send_inputs(&job, prepared.uploads(), &status.awaited, &Progress::ignored())
+        .await
+        .unwrap();
+    let (_, _, end) = follow(&machine, &job).await;
+    assert_eq!(end, JobState::Failed);
+
+    let network = Middle::cutting(scene.address, 3_000_000, 0).await;
+    let mut session = machine.session().clone();
+    session.endpoint = network.address;
+    let machine = scene.client().resume(session).unwrap();
+    let length = machine.leftovers(&job, &archive).await.unwrap();
+    assert!(network.connections.load(Ordering::Relaxed) >= 3);
+    let bytes = std::fs::read(&archive).unwrap();
+    assert_eq!(bytes.len() as u64, length);
+    let mut found = 0;
+    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().to_str().unwrap().to_owned();
+        if matches!(path.as_str(), "outputs/model" | "outputs/same") {
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+            assert!(content == (0..=255).collect::<Vec<u8>>().repeat(20_000), "{path}");
+            found += 1;
+        }
+    }
+    assert_eq!(found, 2);
+    // It is all there.
+    assert_eq!(machine.leftovers(&job, &archive).await.unwrap(), length);
+    scene.stop().await;
+}
+
 /// Every connection breaks, each a little later than the one before: and the job is done all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_survives_a_network_that_keeps_breaking() {

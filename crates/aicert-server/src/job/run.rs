@@ -12,7 +12,7 @@ use aicert_core::progress::ProgressEvent;
 use super::{Job, Phase, Plan};
 use crate::attestation::chain;
 use crate::events::Pump;
-use crate::results::Results;
+use crate::results::{Proof, Results};
 use crate::uploads::UploadedSource;
 use crate::{App, TOOL, VERSION};
 
@@ -60,15 +60,16 @@ pub(super) async fn run(job: Arc<Job>, app: Arc<App>, plan: Plan) {
                 // Its words may be the configuration's: they are for the client, and not for the log.
                 let problem = problem(&error);
                 tracing::warn!(job = %job.id, code = ?problem.code, "the job stopped without a proof");
-                Phase::Failed(problem)
+                Phase::Failed(problem, None)
             }
             Err(error) => {
                 tracing::error!(job = %job.id, %error, "the job was interrupted by a fault of the server");
-                Phase::Failed(Problem {
+                let problem = Problem {
                     code: ProblemCode::Failed,
                     message: "the job was interrupted by a fault of the server".into(),
                     advice: Some("please report it, with the machine's console log".into()),
-                })
+                };
+                Phase::Failed(problem, None)
             }
         },
     };
@@ -88,18 +89,32 @@ pub(super) async fn run(job: Arc<Job>, app: Arc<App>, plan: Plan) {
 }
 
 async fn finish(job: &Job, outcome: Outcome) -> Phase {
+    // Whatever happens to the rest of the results, a proof that was made is not lost.
+    let proof = Proof::of(&outcome.certificate);
+    let kept = proof.as_ref().ok().cloned();
     let folder = job.folder.clone();
-    let prepared = tokio::task::spawn_blocking(move || Results::of(outcome, &folder)).await;
+    let prepared = tokio::task::spawn_blocking(move || Results::of(proof?, outcome, &folder)).await;
     let message = match prepared {
         Ok(Ok(results)) => return Phase::Finished(Arc::new(results)),
         Ok(Err(error)) => chain(&error),
         Err(error) => error.to_string(),
     };
-    Phase::Failed(Problem {
+    let (is, advice) = match kept {
+        Some(_) => (
+            "has a proof",
+            "the proof is there, and what the job left can be had as an archive, uncertified",
+        ),
+        None => (
+            "ran to its end",
+            "what the job left can be had as an archive, uncertified",
+        ),
+    };
+    let problem = Problem {
         code: ProblemCode::Failed,
-        message: format!("the job ran to its end, and its results cannot be handed out: {message}"),
-        advice: None,
-    })
+        message: format!("the job {is}, and its outputs cannot be handed out with it: {message}"),
+        advice: Some(advice.into()),
+    };
+    Phase::Failed(problem, kept)
 }
 
 /// What the client is told.

@@ -26,7 +26,8 @@ const LINES: &str = "application/jsonl";
 
 type Id = Result<Path<String>, PathRejection>;
 
-/// The proof file, byte for byte. It is there also for a job that failed, and says so.
+/// The proof file, byte for byte. It is there also for a job that failed by itself, and says so; and where nothing else of the
+/// results can be handed out.
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}/certificate",
@@ -45,8 +46,8 @@ pub(crate) async fn certificate(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let Path(id) = id?;
-    let results = app.jobs.find(&id)?.results()?;
-    let (bytes, etag) = (results.certificate.clone(), format!("\"{}\"", results.head));
+    let proof = app.jobs.find(&id)?.proof()?;
+    let (bytes, etag) = (proof.certificate, format!("\"{}\"", proof.head));
     let length = bytes.len() as u64;
     let range = ranges::requested(&headers, length, Some(&etag))?;
     // A range inside of what is in memory.
@@ -78,7 +79,7 @@ pub(crate) async fn manifest(
 ) -> Result<Response, Refusal> {
     let Path(id) = id?;
     let results = app.jobs.find(&id)?.results()?;
-    let etag = format!("\"{}-manifest\"", results.head);
+    let etag = format!("\"{}-manifest\"", results.proof.head);
     let path = results.manifest.clone();
     file(&headers, path, Some(&etag), LINES).await
 }
@@ -138,7 +139,7 @@ pub(crate) async fn outputs(
 ) -> Result<Response, Refusal> {
     let Path(id) = id?;
     let results = app.jobs.find(&id)?.results()?;
-    let etag = format!("\"{}-outputs\"", results.head);
+    let etag = format!("\"{}-outputs\"", results.proof.head);
     let length = results.outputs.length();
     let range = ranges::requested(&headers, length, Some(&etag))?;
     let wanted = range.clone().unwrap_or(0..length);
@@ -181,7 +182,7 @@ pub(crate) async fn output(
             .advice("the listing of `outputs_measured` in the proof says which there are")
     };
     let found = outputs.find(&path).ok_or_else(missing)?;
-    let etag = format!("\"{}-{}\"", results.head, found.start());
+    let etag = format!("\"{}-{}\"", results.proof.head, found.start());
     let length = found.size;
     let range = ranges::requested(&headers, length, Some(&etag))?;
     let wanted = range.clone().unwrap_or(0..length);
@@ -229,11 +230,11 @@ fn open(path: &std::path::Path) -> io::Result<Option<(File, u64)>> {
     Ok(Some((file, length)))
 }
 
-async fn stream(pieces: impl Pieces) -> Result<Body, Refusal> {
+pub(super) async fn stream(pieces: impl Pieces) -> Result<Body, Refusal> {
     pieces::body(pieces).await.map_err(unreadable)
 }
 
-fn unreadable(error: io::Error) -> Refusal {
+pub(super) fn unreadable(error: io::Error) -> Refusal {
     Refusal::new(
         ProblemCode::Failed,
         format!("a file of the job cannot be read as it was: {error}"),
