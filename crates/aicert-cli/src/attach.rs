@@ -14,12 +14,14 @@ use crate::fleet::{Entry, Fleet, InUse, MachineState};
 use crate::machines::table_of;
 use crate::output::Terminal;
 use crate::progress::Renderer;
-use crate::remote::record::{CLIENT, CONFIGURATION, POLICY, Phase, REFERENCE_VALUES, Run, TRUST_ANCHOR};
+use crate::remote::record::{
+    CLIENT, CONFIGURATION, POLICY, Phase, REFERENCE_VALUES, RESULT, Run, TRUST_ANCHOR,
+};
 use crate::remote::{self, Errand};
+use crate::report::{Kept, how_to_look};
 use crate::run::{block_on, parse_configuration};
 use crate::signals::Signals;
 use crate::state::State;
-use crate::text::Text;
 use crate::trust::Trust;
 
 pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Failure> {
@@ -33,15 +35,6 @@ pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Fail
         if entry.in_use == Some(true) {
             return Err(Fleet::followed(entry).help("stop it there with Ctrl-C; it says how to go on"));
         }
-        if entry.phase == Some(Phase::Delivered) {
-            fleet.destroy(entry, InUse::Refuse).await?;
-            terminal.result(
-                &Text::from("The results of the job ")
-                    .bold(entry.job.as_str())
-                    .plain(" were here already; its machine was still to be removed, and is gone now."),
-            );
-            return Ok(Exit::Holds);
-        }
         let Some(mut run) = fleet
             .runs()
             .take(&entry.job)
@@ -49,6 +42,9 @@ pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Fail
         else {
             return Err(Fleet::followed(entry).help("stop it there with Ctrl-C; it says how to go on"));
         };
+        if run.record().phase == Phase::Delivered {
+            return delivered(run, &fleet, entry, terminal).await;
+        }
         redirect(&mut run, args)?;
         let (provider, identity, trust) = (provider(&run, &fleet, &state)?, identity(&run)?, trust(&run)?);
         let (progress, renderer) = Renderer::start(terminal, tokio::runtime::Handle::current());
@@ -83,6 +79,25 @@ fn choose<'a>(entries: &'a [Entry], name: Option<&str>, terminal: Terminal) -> R
             Err(Failure::misuse("there is more than one job").help("name one: `aicert attach JOB`"))
         }
     }
+}
+
+/// Removes the machine of a job whose results are here, and tells what came of it.
+async fn delivered(run: Run, fleet: &Fleet, entry: &Entry, terminal: Terminal) -> Result<Exit, Failure> {
+    let unknown = |error: &dyn std::error::Error| {
+        Failure::new(
+            Exit::DoesNotHold,
+            "the results of the job are here, and what came of it is not known any more",
+        )
+        .because(error)
+        .help(how_to_look(&run.record().targets.proof))
+    };
+    let kept = match run.read(RESULT) {
+        Ok(bytes) => serde_json::from_slice::<Kept>(&bytes).map_err(|error| unknown(&error)),
+        Err(error) => Err(unknown(&error)),
+    };
+    drop(run);
+    fleet.destroy(entry, InUse::Refuse).await?;
+    Ok(kept?.report(&entry.job, terminal))
 }
 
 /// Puts the results elsewhere than `run` was told, where that is wanted.

@@ -71,6 +71,12 @@ impl Delivery {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
+    /// What a thread that stages has locked.
+    #[cfg(test)]
+    pub(crate) fn busy(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.busy)
+    }
+
     /// Waits until no thread stages.
     pub(crate) async fn settle(&self) {
         let busy = Arc::clone(&self.busy);
@@ -150,40 +156,46 @@ impl Delivery {
         .await
     }
 
-    /// What an earlier process has published, if this very proof is there already: it ended before it could say so.
-    pub(crate) fn published_before(
+    /// Where an earlier process may have left the proof: under its name, or under the hidden one.
+    pub(crate) fn proofs(&self) -> [PathBuf; 2] {
+        let proof = &self.targets.proof;
+        [proof.clone(), files::partial(proof, &self.job)]
+    }
+
+    /// Goes on from where an earlier process ended that had everything, if `place` has this proof, and everything else is here
+    /// too, under hidden names or, where it was ended between two of them, under its own.
+    pub(crate) async fn resume(
         &self,
-        certificate: Certificate,
+        place: PathBuf,
+        proof: Verified<Certificate>,
         nonce: Nonce,
         trust: Trust,
     ) -> Result<Option<Published>, Failure> {
-        let targets = self.targets.clone();
-        let Ok(bytes) = fs::read(&targets.proof) else {
-            return Ok(None);
-        };
-        if bytes != certificate.to_json().as_bytes() {
-            return Ok(None);
-        }
-        let manifest = verify::read_manifest(&targets.manifest())?;
-        let parcel = Parcel {
-            certificate,
-            manifest: manifest.clone().unwrap_or_default(),
-            nonce,
-            trust,
-            rest: Rest::Arrived,
-        };
-        let outputs = has_entries(&targets.outputs);
-        let check = self_check(&bytes, &parcel, outputs.then_some(targets.outputs.as_path()))?;
-        Ok(Some(Published {
-            targets,
-            trust: parcel.trust,
-            check,
-            certificate: parcel.certificate,
-            outputs,
-            manifest: manifest.is_some(),
-            times: None,
-            instead: None,
-        }))
+        let (targets, job) = (self.targets.clone(), self.job.clone());
+        self.work(move || {
+            let mut parcel = Parcel {
+                certificate: proof.certificate().clone(),
+                manifest: Manifest::default(),
+                nonce,
+                trust,
+                rest: Rest::Arrived,
+            };
+            if place == targets.proof {
+                return published_before(targets, parcel).map(Some);
+            }
+            let hidden = files::partial(&targets.manifest(), &job);
+            for place in [hidden, targets.manifest()] {
+                if let Ok(Some(manifest)) = verify::read_manifest(&place) {
+                    parcel.manifest = manifest;
+                    break;
+                }
+            }
+            match stage_again(&targets, &job, &parcel, &proof)? {
+                Some(staged) => staged.publish().map(Some),
+                None => Ok(None),
+            }
+        })
+        .await
     }
 
     /// Where the outputs arrive: a folder to itself, which may have what arrived earlier.
@@ -212,10 +224,10 @@ impl Delivery {
     }
 
     /// Does something that blocks, on a thread that [`Delivery::settle`] waits for.
-    async fn work(
+    async fn work<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<Staged, Failure> + Send + 'static,
-    ) -> Result<Staged, Failure> {
+        work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
         let busy = Arc::clone(&self.busy);
         let staging = tokio::task::spawn_blocking(move || {
             let _busy = busy.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,6 +246,8 @@ pub(crate) struct Staged {
     /// The targets that there is something for; the proof last.
     files: Vec<PathBuf>,
     outputs: bool,
+    /// Whether some of it may have its name already.
+    again: bool,
     check: Result<Verified<Certificate>, Rejection>,
     certificate: Certificate,
     trust: Trust,
@@ -328,11 +342,77 @@ fn complete(
         job: job.clone(),
         files,
         outputs,
+        again: false,
         check,
         certificate: parcel.certificate.clone(),
         trust: parcel.trust.clone(),
         instead: None,
     })
+}
+
+/// What an earlier process published whose proof has its name: everything else had its own before.
+fn published_before(targets: Targets, parcel: Parcel) -> Result<Published, Failure> {
+    let manifest = verify::read_manifest(&targets.manifest())?;
+    let parcel = Parcel {
+        manifest: manifest.clone().unwrap_or_default(),
+        ..parcel
+    };
+    let outputs = has_entries(&targets.outputs);
+    let proof = parcel.certificate.to_json();
+    let check = self_check(
+        proof.as_bytes(),
+        &parcel,
+        outputs.then_some(targets.outputs.as_path()),
+    )?;
+    Ok(Published {
+        targets,
+        trust: parcel.trust,
+        check,
+        certificate: parcel.certificate,
+        outputs,
+        manifest: manifest.is_some(),
+        times: None,
+        instead: None,
+    })
+}
+
+/// What an earlier process had staged, or half published; nothing unless the outputs are exactly those that were measured.
+fn stage_again(
+    targets: &Targets,
+    job: &JobId,
+    parcel: &Parcel,
+    proof: &Verified<Certificate>,
+) -> Result<Option<Staged>, Failure> {
+    let hidden = files::partial(&targets.outputs, job);
+    let place = [&hidden, &targets.outputs]
+        .into_iter()
+        .find(|place| has_entries(place));
+    let complete = match place {
+        Some(folder) => verify::check_outputs(proof, folder, Some(&parcel.manifest)).is_ok(),
+        None => {
+            let listing = &proof.log().outputs.tree.listing;
+            listing.as_ref().is_some_and(|entries| entries.is_empty())
+        }
+    };
+    if !complete {
+        return Ok(None);
+    }
+    let mut present = targets.files();
+    present.reverse();
+    present.retain(|file| files::exists(&files::partial(file, job)) || files::exists(file));
+    let staged = Staged {
+        targets: targets.clone(),
+        job: job.clone(),
+        files: present,
+        outputs: place.is_some(),
+        again: true,
+        check: self_check(parcel.certificate.to_json().as_bytes(), parcel, None)?,
+        certificate: parcel.certificate.clone(),
+        trust: parcel.trust.clone(),
+        instead: None,
+    };
+    let obstacle = targets.obstacle(|path| staged.is_published(path));
+    Ok(obstacle.is_none().then_some(staged))
 }
 
 /// Saves results that cannot be put where they belong beside the state, where the outputs are already.
@@ -396,7 +476,7 @@ impl Staged {
     /// and a crash in between leaves no proof.
     pub(crate) fn publish(mut self) -> Result<Published, Failure> {
         let from = self.targets.clone();
-        if let Some(obstacle) = from.obstacle() {
+        if let Some(obstacle) = from.obstacle(|path| self.is_published(path)) {
             self.instead = Some(Failure::new(
                 Exit::DoesNotHold,
                 format!("{} was put in the way while the job ran", obstacle.display()),
@@ -408,7 +488,7 @@ impl Staged {
             let mut pairs = from.files().into_iter().zip(to.files());
             pairs.find(|(from, _)| from == staged).map(|(_, to)| to)
         };
-        if self.outputs {
+        if self.outputs && !self.is_published(&to.outputs) {
             files::publish_folder(&files::partial(&from.outputs, &self.job), &to.outputs)
                 .map_err(|error| unwritable(&to.outputs, &error))?;
         }
@@ -422,6 +502,10 @@ impl Staged {
         }
         for staged in &self.files {
             let target = name(staged).unwrap_or_else(|| staged.clone());
+            if self.is_published(&target) {
+                let _ = files::remove(&files::partial(staged, &self.job));
+                continue;
+            }
             files::publish(&files::partial(staged, &self.job), &target, to.replace)
                 .map_err(|error| unwritable(&target, &error))?;
         }
@@ -435,6 +519,14 @@ impl Staged {
             times: None,
             instead: self.instead,
         })
+    }
+}
+
+impl Staged {
+    /// Whether an earlier process has given something its name: its hidden one is gone, or still names the same.
+    fn is_published(&self, target: &Path) -> bool {
+        let hidden = files::partial(target, &self.job);
+        self.again && files::exists(target) && (!files::exists(&hidden) || files::is_same(&hidden, target))
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -126,6 +126,12 @@ pub(crate) fn stage_folder(from: &Path, to: &Path, cancelled: &AtomicBool) -> Re
     // read back is compared with the measurement in any case.
     let _ = File::open(to).map(rustix::fs::syncfs);
     Ok(())
+}
+
+/// Whether two names are of one file.
+pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
+    let of = |path: &Path| fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    matches!((of(a), of(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 /// Makes the names in a folder durable.

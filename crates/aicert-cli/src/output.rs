@@ -72,6 +72,15 @@ impl Terminal {
         }
     }
 
+    /// A warning of something that costs or runs until somebody ends it: even with `--quiet`.
+    pub(crate) fn alarm(&self, message: &str) {
+        let heard = Self {
+            quiet: false,
+            ..*self
+        };
+        heard.warning(message);
+    }
+
     /// Something that programs learn on the way; nothing without `--json`.
     pub(crate) fn json_event(&self, value: &impl Serialize) {
         if self.json {

@@ -10,6 +10,8 @@ mod receive;
 pub(crate) mod record;
 mod stop;
 pub(crate) mod survey;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,7 +64,8 @@ pub(crate) async fn run(
     };
     let record = new_record(plan, machine, provider.as_ref())?;
     // What cannot be sent is better known before there is a machine.
-    job::prepare(&record, &plan.text)?;
+    let prepared = job::prepare(&record, &plan.text)?;
+    job::warn_of_loopback(&prepared, terminal);
     let references = serde_json::to_vec_pretty(&trust.reference_values).map_err(|error| {
         Failure::new(Exit::DoesNotHold, "the reference values cannot be kept").because(&error)
     })?;
@@ -140,15 +143,19 @@ pub(crate) async fn finish(
     leave(run, errand, renderer, signals, result).await
 }
 
-/// Says what is lost with a machine that has ended, and cleans up.
+/// Finds out what is lost with a machine that has ended, and cleans up.
 pub(crate) async fn give_up(
-    run: Run,
+    mut run: Run,
     errand: Errand,
     renderer: Renderer,
     signals: &mut Signals,
 ) -> Result<Exit, Failure> {
-    let stop = job::ended(&run, &errand).await;
-    leave(run, errand, renderer, signals, Err(stop)).await
+    let result = tokio::select! {
+        biased;
+        number = signals.next() => Err(stop::interrupted(number, run.record())),
+        result = phases::without_machine(&mut run, &errand) => result,
+    };
+    leave(run, errand, renderer, signals, result).await
 }
 
 /// Removes the machine unless there is something on it, and tells the user what came of the job.
@@ -166,7 +173,12 @@ async fn leave(
             failure,
             fate: Fate::Keep,
         }) => {
-            errand.delivery.settle().await;
+            // What is being written is complete, or gone on with later: nobody has to wait for it twice.
+            tokio::select! {
+                biased;
+                _ = signals.next() => {}
+                () = errand.delivery.settle() => {}
+            }
             renderer.finish();
             return Err(failure);
         }
@@ -193,8 +205,8 @@ async fn leave(
     renderer.finish();
     if let Err(failure) = removed {
         // The result matters more.
-        terminal.warning(&format!(
-            "{}; `aicert machines destroy {job}` tries again",
+        terminal.alarm(&format!(
+            "the machine of the job {job} could not be removed, and may still run: {}; `aicert machines destroy {job}` tries again",
             failure.message
         ));
     }

@@ -1,6 +1,10 @@
 //! What a run says at its end.
 
-use serde_json::json;
+use std::path::{Path, PathBuf};
+
+use aicert_core::runtime::JobId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::card;
 use crate::deliver::Published;
@@ -8,6 +12,55 @@ use crate::error::{Exit, Failure};
 use crate::output::Terminal;
 use crate::targets::Targets;
 use crate::text::Text;
+
+/// What came of a job, for whoever asks again after it was delivered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kept {
+    /// Whether the job succeeded, and everything is where it belongs.
+    holds: bool,
+    proof: PathBuf,
+    /// What `run` prints for programs.
+    json: Value,
+}
+
+impl Kept {
+    pub(crate) fn of(published: &Published) -> Self {
+        Self {
+            holds: published.exit() == Exit::Holds,
+            proof: published.targets.proof.clone(),
+            json: to_json(published),
+        }
+    }
+
+    /// Tells the user what `run` would have told.
+    pub(crate) fn report(self, job: &JobId, terminal: Terminal) -> Exit {
+        terminal.result(
+            &Text::from("The results of the job ")
+                .bold(job.as_str())
+                .plain(" were here already, with the proof ")
+                .append(crate::run::shown(&self.proof))
+                .plain("; its machine was still to be removed, and is gone now."),
+        );
+        terminal.json_result(&self.json);
+        if self.holds {
+            return Exit::Holds;
+        }
+        let failure = Failure::new(
+            Exit::DoesNotHold,
+            "the job did not succeed, or its results are not where they belong",
+        );
+        terminal.error(&failure.help(how_to_look(&self.proof)));
+        Exit::DoesNotHold
+    }
+}
+
+/// What to do about a proof that is no proof of a model.
+pub(crate) fn how_to_look(proof: &Path) -> String {
+    let proof = proof.display().to_string();
+    let command = ["aicert", "inspect", &proof].map(str::to_owned);
+    format!("`{}` shows what the proof says", card::shown_command(&command))
+}
 
 /// Tells the user what was made, and how anybody checks it.
 pub(crate) fn report(published: Published, terminal: Terminal) -> Exit {
@@ -28,15 +81,7 @@ pub(crate) fn report(published: Published, terminal: Terminal) -> Exit {
                 .bold(&card::shown_command(&command))
                 .line_end();
             terminal.result(&text);
-            let mut value = card::verified_json(verified);
-            if let serde_json::Value::Object(object) = &mut value {
-                object.insert("files".into(), files_json(&published, targets));
-                object.insert("verify_command".into(), json!(command));
-                if let Some(times) = &published.times {
-                    object.insert("milliseconds".into(), json!(times));
-                }
-            }
-            terminal.json_result(&value);
+            terminal.json_result(&to_json(&published));
             if !verified.is_of_a_model() {
                 let how = card::how_it_ended(&verified.log());
                 let log = targets.log();
@@ -53,12 +98,7 @@ pub(crate) fn report(published: Published, terminal: Terminal) -> Exit {
                 .line_end()
                 .append(written(&published, targets));
             terminal.result(&text);
-            terminal.json_result(&json!({
-                "verified": false,
-                "failures": rejection.failures(),
-                "unverified_claims": { "result": published.certificate.result },
-                "files": files_json(&published, targets),
-            }));
+            terminal.json_result(&to_json(&published));
             terminal.error(
                 &Failure::new(Exit::DoesNotHold, "the proof was written, but does not verify")
                     .help("this version of aicert may not be able to verify proofs of this machine: see the reasons above"),
@@ -72,6 +112,30 @@ pub(crate) fn report(published: Published, terminal: Terminal) -> Exit {
         )));
     }
     exit
+}
+
+/// What was made, for programs.
+fn to_json(published: &Published) -> Value {
+    let targets = &published.targets;
+    match &published.check {
+        Ok(verified) => {
+            let mut value = card::verified_json(verified);
+            if let Value::Object(object) = &mut value {
+                object.insert("files".into(), files_json(published, targets));
+                object.insert("verify_command".into(), json!(verify_command(published, targets)));
+                if let Some(times) = &published.times {
+                    object.insert("milliseconds".into(), json!(times));
+                }
+            }
+            value
+        }
+        Err(rejection) => json!({
+            "verified": false,
+            "failures": rejection.failures(),
+            "unverified_claims": { "result": published.certificate.result },
+            "files": files_json(published, targets),
+        }),
+    }
 }
 
 fn written(published: &Published, targets: &Targets) -> Text {
@@ -100,7 +164,7 @@ fn timing(published: &Published) -> Text {
     Text::from(format!("It took: {}.\n", parts.join(", ")))
 }
 
-fn files_json(published: &Published, targets: &Targets) -> serde_json::Value {
+fn files_json(published: &Published, targets: &Targets) -> Value {
     json!({
         "proof": targets.proof,
         "outputs": published.outputs.then_some(&targets.outputs),

@@ -142,13 +142,13 @@ impl Targets {
         }
     }
 
-    /// Something that has been put in the way since [`Targets::of`] looked.
-    pub(crate) fn obstacle(&self) -> Option<PathBuf> {
-        if check_folder(&self.outputs).is_err() {
+    /// Something that has been put in the way since [`Targets::of`] looked, by somebody else than us.
+    pub(crate) fn obstacle(&self, is_ours: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+        if check_folder(&self.outputs).is_err() && !is_ours(&self.outputs) {
             return Some(self.outputs.clone());
         }
         let mut files = self.files().into_iter();
-        files.find(|file| check_file(file, self.replace).is_err())
+        files.find(|file| check_file(file, self.replace).is_err() && !is_ours(file))
     }
 }
 
@@ -249,20 +249,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let targets = targets(&at("proof.json"), &at("model"));
-        assert_eq!(targets.obstacle(), None);
+        assert_eq!(targets.obstacle(|_| false), None);
         fs::create_dir(&targets.outputs).unwrap();
-        assert_eq!(targets.obstacle(), None);
+        assert_eq!(targets.obstacle(|_| false), None);
         fs::write(targets.log(), "x").unwrap();
-        assert_eq!(targets.obstacle(), Some(targets.log()));
+        assert_eq!(targets.obstacle(|_| false), Some(targets.log()));
         assert_eq!(
             Targets {
                 replace: true,
                 ..targets.clone()
             }
-            .obstacle(),
+            .obstacle(|_| false),
             None
         );
         fs::write(targets.outputs.join("x"), "x").unwrap();
-        assert_eq!(targets.obstacle(), Some(targets.outputs.clone()));
+        assert_eq!(targets.obstacle(|_| false), Some(targets.outputs.clone()));
     }
 }

@@ -132,6 +132,61 @@ fn machines_of_runs_that_were_killed_are_listed() {
     "#);
 }
 
+/// What a command leaves that was killed before it had removed the machine of a job whose results are here.
+fn delivered_run(desk: &Desk, job: &str, holds: bool) {
+    let folder = format!("state/runs/{job}");
+    std::fs::create_dir_all(desk.path(&folder)).unwrap();
+    desk.private("state/runs");
+    let zeros = "00".repeat(32);
+    desk.write(&format!("{folder}/owner.lock"), "")
+        .write(
+            &format!("{folder}/record.json"),
+            format!(
+                r#"{{"job": "{job}", "created": "2026-01-31T23:59:59Z", "process": 4000000, "configuration": "/job/aicert.yaml",
+                "config": "sha256:{zeros}", "targets": {{"proof": "/job/proof.json", "outputs": "/job/model", "simulated": true,
+                "replace": false}}, "reference_values": [], "policy": null, "nonce": "{zeros}", "provider": "qemu", "machine": null,
+                "endpoint": null, "boot_limit": 300, "phase": "delivered"}}"#
+            ),
+        )
+        .write(
+            &format!("{folder}/result.json"),
+            format!(r#"{{"holds": {holds}, "proof": "/job/proof.json", "json": {{"verified": {holds}}}}}"#),
+        );
+}
+
+#[test]
+fn results_that_are_here_are_told_again() {
+    let desk = Desk::new();
+    delivered_run(&desk, "job", true);
+    assert_snapshot!(desk.run(&["attach"]), @"
+    exit code 0
+    --- stdout
+    The results of the job job were here already, with the proof /job/proof.json; its machine was still to be removed, and is gone now.
+    ");
+    delivered_run(&desk, "job", false);
+    assert_snapshot!(desk.run(&["attach", "--json"]), @r#"
+    exit code 1
+    --- stdout
+    {
+      "verified": false
+    }
+    --- stderr
+    {"causes":[],"event":"error","exit_code":1,"help":"`aicert inspect /job/proof.json` shows what the proof says","message":"the job did not succeed, or its results are not where they belong"}
+    "#);
+    assert!(!desk.path("state/runs/job").exists());
+    // It is not known what came of it: that is no success.
+    delivered_run(&desk, "job", true);
+    std::fs::remove_file(desk.path("state/runs/job/result.json")).unwrap();
+    assert_snapshot!(desk.run(&["attach"]), @r#"
+    exit code 1
+    --- stderr
+    error: the results of the job are here, and what came of it is not known any more
+      because: could not read "DESK/state/runs/job/result.json": No such file or directory (os error 2)
+    help: `aicert inspect /job/proof.json` shows what the proof says
+    "#);
+    assert!(!desk.path("state/runs/job").exists());
+}
+
 #[test]
 fn help_is_there() {
     let desk = Desk::new();

@@ -7,6 +7,7 @@ use aicert_core::cloud::{MachineId, MachineRequest};
 use aicert_core::progress::Step;
 use aicert_verify::attestation::VerifiedAttestation;
 use aicert_verify::boot::{Firmware, SecureBoot};
+use aicert_verify::reference::ReferenceValues;
 
 use super::Errand;
 use super::phases::{self, MACHINE};
@@ -162,7 +163,7 @@ pub(super) async fn explain(errand: &Errand, machine: &MachineId, mut failure: F
 
 /// Says what was verified, and who vouches for it.
 fn tell(errand: &Errand, attestation: &VerifiedAttestation, session: &Session) {
-    let facts = Facts::of(attestation);
+    let facts = Facts::of(attestation, &errand.trust.reference_values);
     for (subject, detail) in facts.in_words() {
         errand.progress.finished(Step::Attest, subject, detail);
     }
@@ -182,11 +183,11 @@ struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    fn of(attestation: &'a VerifiedAttestation) -> Self {
+    fn of(attestation: &'a VerifiedAttestation, known: &'a ReferenceValues) -> Self {
         let boot = attestation.boot();
         Self {
             image: boot.image().unwrap_or("nothing that is known"),
-            build: None,
+            build: boot.image().and_then(|name| build_of(name, known)),
             firmware: match boot.firmware() {
                 Firmware::Known(name) => Some(name),
                 _ => None,
@@ -239,6 +240,12 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// What an image was built from; names are unique in reference values.
+fn build_of<'a>(image: &str, known: &'a ReferenceValues) -> Option<&'a str> {
+    let mut images = known.images.iter();
+    images.find(|known| known.name == image)?.build.as_deref()
+}
+
 /// The machine does not have the key that was attested: whether it was restarted, or somebody stands in between.
 pub(super) async fn changed(run: &Run, errand: &Errand, session: &Session, error: &ClientError) -> Stop {
     let client = Client::new(session.endpoint, errand.identity.clone());
@@ -265,4 +272,34 @@ pub(super) async fn changed(run: &Run, errand: &Errand, session: &Session, error
 
 pub(super) fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_image_was_built_from_is_in_the_reference_values() {
+        let image = |name: &str, build: &str| {
+            let digest = "00".repeat(32);
+            let build = if build.is_empty() {
+                String::new()
+            } else {
+                format!("\"build\": \"{build}\", ")
+            };
+            format!("{{\"name\": \"{name}\", {build}\"sha256\": \"{digest}\", \"events\": []}}")
+        };
+        let text = format!(
+            "{{\"version\": \"aicert/reference-values/v1\", \"images\": [{}, {}, {}]}}",
+            image("a", "11"),
+            image("b", "22"),
+            image("c", "")
+        );
+        let known: ReferenceValues = serde_json::from_str(&text).unwrap();
+        let of = |name| build_of(name, &known);
+        assert_eq!(
+            (of("a"), of("b"), of("c"), of("d")),
+            (Some("11"), Some("22"), None, None)
+        );
+    }
 }

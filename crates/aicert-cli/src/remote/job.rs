@@ -1,5 +1,6 @@
 //! From an attested machine to a job that has ended.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use super::record::{CONFIGURATION, Phase, Record, Run, SENT, SESSION};
 use super::stop::{self, Fate, Stop};
 use crate::error::{Exit, Failure};
 use crate::files;
+use crate::output::Terminal;
 use crate::run::unusable;
 use crate::text::one_line;
 
@@ -44,10 +46,42 @@ pub(super) fn prepare(record: &Record, text: &str) -> Result<PreparedJob, Failur
     })
 }
 
-/// The same for a job whose configuration is kept beside its record.
-fn prepare_again(run: &Run) -> Result<PreparedJob, Failure> {
-    let bytes = run.read(CONFIGURATION).map_err(|error| Failure::of(&error))?;
-    prepare(run.record(), &String::from_utf8_lossy(&bytes))
+/// The same for a job whose configuration is kept beside its record. What is missing on this computer, such as an environment
+/// variable in another shell, says nothing about the machine.
+fn prepare_again(run: &Run) -> Result<PreparedJob, Stop> {
+    let bytes = run.read(CONFIGURATION).map_err(|error| Failure::of(&error));
+    bytes
+        .and_then(|bytes| prepare(run.record(), &String::from_utf8_lossy(&bytes)))
+        .map_err(|failure| Stop::keep(failure, run.job()))
+}
+
+/// Names what is forwarded to the machine and means this computer: there it means the machine, where nothing answers.
+pub(super) fn warn_of_loopback(prepared: &PreparedJob, terminal: Terminal) {
+    for (name, value) in &prepared.submission().variables {
+        if is_loopback(value.0.expose()) {
+            terminal.warning(&format!(
+                "the environment variable {name} goes to the machine with the job, and names an address of this computer \
+                 that means the machine itself there: packages cannot be fetched that way"
+            ));
+        }
+    }
+}
+
+/// Whether the host of an address, with or without its scheme, is the computer that looks at it.
+fn is_loopback(address: &str) -> bool {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    let host = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None => place.split(':').next().unwrap_or_default(),
+    };
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
 
 /// A client of the machine as it was attested; every connection is held to its key.
@@ -65,7 +99,7 @@ pub(super) fn connect(run: &Run, errand: &Errand, settings: Settings) -> Result<
 
 /// Sends the job, from here on a machine may have it.
 pub(super) async fn submit(run: &mut Run, errand: &Errand) -> Result<(), Stop> {
-    let prepared = prepare_again(run).map_err(Stop::destroy)?;
+    let prepared = prepare_again(run)?;
     let client = connect(run, errand, Settings::default())?;
     run.update(|record| record.phase = Phase::Submitted)
         .map_err(|error| Stop::provider(&error))?;
@@ -94,7 +128,7 @@ pub(super) async fn follow(run: &mut Run, errand: &Errand) -> Result<(), Stop> {
     let client = connect(run, errand, Settings::default())?;
     let mut status = match client.status(run.job()).await {
         Err(error) if is_not_found(&error) => {
-            let prepared = prepare_again(run).map_err(Stop::destroy)?;
+            let prepared = prepare_again(run)?;
             send_job(run, errand, &client, &prepared).await?;
             ask(run, errand, &client).await?
         }
@@ -134,7 +168,7 @@ async fn send_inputs(
     status: &JobStatus,
 ) -> Result<(), Stop> {
     let begun = Instant::now();
-    let prepared = prepare_again(run).map_err(|failure| Stop::keep(failure, run.job()))?;
+    let prepared = prepare_again(run)?;
     let uploads = prepared.uploads();
     let sent = match client
         .send_inputs(run.job(), uploads, &status.awaited, &errand.progress)
@@ -166,17 +200,14 @@ async fn watch(run: &Run, errand: &Errand) -> Result<(), Stop> {
     let mut settings = Settings::default();
     settings.retries = 0;
     let client = connect(run, errand, settings)?;
-    let (mut after, mut lost, mut pause) = (None, None::<Instant>, PAUSE);
+    let (mut after, mut pause) = (None, PAUSE);
     loop {
+        let (begun, before) = (Instant::now(), after);
         let mut events = pin!(client.events(run.job(), after));
         let error = loop {
             match events.next().await {
                 Some(Ok((number, event))) => {
                     after = Some(number);
-                    if lost.take().is_some() {
-                        warn(errand, "connected again".into());
-                        pause = PAUSE;
-                    }
                     match event {
                         StreamEvent::Progress { event } => errand.progress.send(event),
                         StreamEvent::Missed { events } => {
@@ -193,24 +224,53 @@ async fn watch(run: &Run, errand: &Errand) -> Result<(), Stop> {
                 None => return Ok(()),
             }
         };
-        let since = *lost.get_or_insert_with(|| {
-            if error.is_retryable() {
-                warn(
-                    errand,
-                    format!("the connection to the machine is lost, the job goes on there; connecting again: {error}"),
-                );
-            }
-            Instant::now()
-        });
-        if !error.is_retryable() || since.elapsed() > LOST_LIMIT || !is_running(run, errand).await {
-            return Err(talk(run, errand, &client, error, Fate::Keep).await);
+        if error.is_retryable() {
+            warn(
+                errand,
+                format!(
+                    "the connection to the machine is lost, and is made again: {error}. The job goes on there; Ctrl-C and \
+                     `aicert attach {}` later are safe",
+                    run.job()
+                ),
+            );
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        // A job may say nothing for hours: that it is quiet does not mean that its machine cannot be reached.
+        if after != before || begun.elapsed() > LONGEST_PAUSE {
+            pause = PAUSE;
+        }
+        let status = reconnect(run, errand, &client, error, &mut pause).await?;
+        warn(errand, "connected again".into());
+        let goes_on = matches!(status.state, JobState::Running | JobState::Receiving);
+        if !goes_on && after == before {
+            // What the job said last cannot be had this way; its log has it.
+            return Ok(());
+        }
     }
 }
 
-fn warn(errand: &Errand, message: String) {
+/// Tries until the machine answers; not for ever, and not when it has ended.
+async fn reconnect(
+    run: &Run,
+    errand: &Errand,
+    client: &AttestedClient,
+    mut error: ClientError,
+    pause: &mut Duration,
+) -> Result<JobStatus, Stop> {
+    let since = Instant::now();
+    loop {
+        if !error.is_retryable() || since.elapsed() > LOST_LIMIT || !is_running(run, errand).await {
+            return Err(talk(run, errand, client, error, Fate::Keep).await);
+        }
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        match client.status(run.job()).await {
+            Ok(status) => return Ok(status),
+            Err(again) => error = again,
+        }
+    }
+}
+
+pub(super) fn warn(errand: &Errand, message: String) {
     let message = one_line(&message);
     errand.progress.send(ProgressEvent::Warning { message });
 }
@@ -315,4 +375,36 @@ async fn save_traces(run: &Run, errand: &Errand, client: &AttestedClient, failur
 
 fn is_not_found(error: &ClientError) -> bool {
     matches!(error, ClientError::Problem { problem, .. } if problem.code == ProblemCode::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn addresses_of_this_computer_are_recognised() {
+        for address in [
+            "http://127.0.0.1:3128",
+            "http://me:secret@localhost:3128/x@y",
+            "https://LOCALHOST./simple",
+            "http://[::1]:8080/",
+            "http://0.0.0.0",
+            "127.3.2.1:3128",
+            "proxy.localhost",
+        ] {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in [
+            "http://proxy.example:3128",
+            "http://localhost@proxy.example",
+            "https://example.org/localhost",
+            "http://[2001:db8::1]:80",
+            "http://10.0.2.2:3128",
+            "hunter2",
+            "/etc/ssl/ca.pem",
+            "",
+        ] {
+            assert!(!is_loopback(address), "{address}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! From one phase of a job to the next.
 
+use std::time::Instant;
+
 use super::record::{Phase, Run};
 use super::stop::Stop;
 use super::{Errand, boot, job, receive};
@@ -23,6 +25,17 @@ pub(super) async fn drive(run: &mut Run, errand: &Errand) -> Result<Published, S
             Phase::Finished | Phase::Delivered => return receive::receive(run, errand).await,
         }
     }
+}
+
+/// Goes on with a job whose machine has ended: its results may be here, with nobody having been left to say so.
+pub(super) async fn without_machine(run: &mut Run, errand: &Errand) -> Result<Published, Stop> {
+    let begun = Instant::now();
+    if run.record().phase == Phase::Finished
+        && let Some(published) = receive::resume(run, errand).await?
+    {
+        return Ok(receive::delivered(run, errand, published, begun));
+    }
+    Err(job::ended(run, errand).await)
 }
 
 /// Removes the machine of a job, and then what is known of the job.

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use aicert_client::{AttestedClient, ClientError, Sent, Settings, outputs_tree};
-use aicert_core::certificate::Certificate;
+use aicert_core::certificate::{Certificate, SIZE_LIMIT};
+use aicert_core::cloud::CloudError;
+use aicert_core::digest::ConfigDigest;
 use aicert_core::manifest::Manifest;
 use aicert_core::progress::Step;
 use aicert_verify::policy::{FirmwareRule, Policy};
@@ -14,13 +16,15 @@ use aicert_verify::{Unverified, Verified};
 
 use super::Errand;
 use super::boot::milliseconds;
-use super::job::{connect, talk};
-use super::record::{Phase, Run, SENT};
+use super::job::{connect, talk, warn};
+use super::record::{Phase, RESULT, Run, SENT, Times};
 use super::stop::{self, Fate, Stop};
 use crate::card;
 use crate::deliver::{Published, Staged};
 use crate::error::{Exit, Failure};
 use crate::files;
+use crate::report::Kept;
+use crate::source;
 
 /// The outputs in the folder that they arrive in, once they are complete.
 const ARRIVED: &str = "outputs";
@@ -28,6 +32,9 @@ const ARRIVED: &str = "outputs";
 /// Brings everything back, verifies it, and gives it its names.
 pub(super) async fn receive(run: &mut Run, errand: &Errand) -> Result<Published, Stop> {
     let begun = Instant::now();
+    if let Some(published) = resume(run, errand).await? {
+        return Ok(delivered(run, errand, published, begun));
+    }
     let client = connect(run, errand, Settings::default())?;
     let keep = |failure| Stop::keep(failure, run.job());
     errand.progress.started(Step::Receive, "the proof");
@@ -40,20 +47,59 @@ pub(super) async fn receive(run: &mut Run, errand: &Errand) -> Result<Published,
         .progress
         .finished(Step::Receive, "the proof", card::bytes(bytes.len() as u64));
 
-    let mut published = match deliver(run, errand, &client, &proof).await? {
+    let published = match deliver(run, errand, &client, &proof).await? {
         Ok(published) => published,
         Err(error) => return Err(talk(run, errand, &client, error, Fate::Keep).await),
     };
-    let update = run.update(|record| {
-        record.times.receive += milliseconds(begun);
-        record.phase = Phase::Delivered;
-    });
-    if let Err(error) = update {
+    Ok(delivered(run, errand, published, begun))
+}
+
+/// Goes on with what an earlier process had brought here, without the machine: nothing unless that is everything.
+pub(super) async fn resume(run: &Run, errand: &Errand) -> Result<Option<Published>, Stop> {
+    let client = connect(run, errand, Settings::default())?;
+    for place in errand.delivery.proofs() {
+        let Ok(bytes) = source::read_bounded(&place, SIZE_LIMIT as u64, "the proof") else {
+            continue;
+        };
+        // Whatever else may be there.
+        let Ok(proof) = verify(run, errand, &client, &bytes) else {
+            continue;
+        };
+        let resumed = errand
+            .delivery
+            .resume(place, proof, run.record().nonce, errand.trust.clone());
+        if let Some(published) = resumed.await.map_err(|failure| Stop::keep(failure, run.job()))? {
+            return Ok(Some(published));
+        }
+    }
+    Ok(None)
+}
+
+/// Records that everything is here.
+pub(super) fn delivered(
+    run: &mut Run,
+    errand: &Errand,
+    mut published: Published,
+    begun: Instant,
+) -> Published {
+    let mut times = run.record().times;
+    times.receive += milliseconds(begun);
+    published.times = Some(times);
+    if let Err(error) = record(run, &published, times) {
         // Everything is here; the machine is removed next.
         errand.terminal.warning(error.message());
     }
-    published.times = Some(run.record().times);
-    Ok(published)
+    published
+}
+
+/// Records that everything is here, and what came of the job.
+fn record(run: &mut Run, published: &Published, times: Times) -> Result<(), CloudError> {
+    let kept = serde_json::to_vec_pretty(&Kept::of(published)).unwrap_or_default();
+    run.write(RESULT, &kept)?;
+    run.update(|record| {
+        record.times = times;
+        record.phase = Phase::Delivered;
+    })
 }
 
 /// Fetches what goes with a proof, and gives everything its name.
@@ -66,12 +112,6 @@ async fn deliver(
     let keep = |failure| Stop::keep(failure, run.job());
     let (delivery, nonce) = (&errand.delivery, run.record().nonce);
     let certificate = proof.certificate().clone();
-    let before = delivery
-        .published_before(certificate.clone(), nonce, errand.trust.clone())
-        .map_err(keep)?;
-    if let Some(published) = before {
-        return Ok(Ok(published));
-    }
     let manifest = match fetch(run, errand, client, proof).await {
         Ok(manifest) => manifest,
         Err(error) => return Ok(Err(error)),
@@ -84,7 +124,7 @@ async fn deliver(
 
 /// Verifies that a proof is true, and of this job on this machine, before anything that it names is fetched. What the user
 /// demands beyond that is looked at when everything is here, as for a job on this machine.
-fn verify(
+pub(super) fn verify(
     run: &Run,
     errand: &Errand,
     client: &AttestedClient,
@@ -108,11 +148,24 @@ fn verify(
     client
         .check_proof(&proof)
         .map_err(|error| stop::failure(&error))?;
+    let (expected, found) = (run.record().config, proof.log().opened.config);
+    if found != expected {
+        return Err(other_configuration(expected, found));
+    }
     let sent = sent(run).map_err(|stop| stop.failure)?;
     for input in &sent {
         input.check(&proof).map_err(|error| stop::failure(&error))?;
     }
     Ok(proof)
+}
+
+/// The machine ran something else than what it was sent.
+fn other_configuration(expected: ConfigDigest, found: ConfigDigest) -> Failure {
+    let message = "the proof that the machine made is of another configuration than the one that was sent, and is not written";
+    let mut failure = Failure::new(Exit::DoesNotHold, message)
+        .help("do not use what the machine computed, and report the case");
+    failure.causes.push(format!("expected {expected}, found {found}"));
+    failure
 }
 
 /// What was sent to the machine so far.
@@ -141,7 +194,6 @@ async fn fetch(
         0 => Manifest::default(),
         _ => read_manifest(&at)?,
     };
-    client.log(job, &delivery.hidden_log()).await?;
     let tree = outputs_tree(proof, Some(&manifest))?;
     let hidden = delivery.hidden_outputs();
     if !tree.entries().is_empty() && !files::exists(&hidden) {
@@ -153,6 +205,15 @@ async fn fetch(
             .await?;
         fs::rename(&arrived, &hidden).map_err(|error| storage("rename", &arrived, error))?;
         files::remove(&folder).map_err(|error| storage("remove", &folder, error))?;
+    }
+    // It is no part of the proof: what matters arrives without it too.
+    let log = delivery.hidden_log();
+    if let Err(error) = client.log(job, &log).await {
+        let _ = files::remove(&log);
+        warn(
+            errand,
+            format!("what the job printed cannot be brought back, and everything else is here: {error}"),
+        );
     }
     Ok(manifest)
 }

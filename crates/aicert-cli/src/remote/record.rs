@@ -33,6 +33,8 @@ pub(crate) const POLICY: &str = "policy.yaml";
 pub(crate) const SESSION: &str = "session.json";
 /// What was sent to it.
 pub(crate) const SENT: &str = "sent.json";
+/// What came of it, once everything is here.
+pub(crate) const RESULT: &str = "result.json";
 /// Marks folders that are not complete yet.
 const NEW: &str = ".new-";
 /// A record is a few kilobytes.
