@@ -12,6 +12,7 @@ mod stop;
 pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::path::PathBuf;
 use std::sync::Arc;

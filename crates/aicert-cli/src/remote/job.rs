@@ -5,8 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use aicert_client::{AttestedClient, Client, ClientError, PreparedJob, Session, Settings};
-use aicert_core::api::{JobState, JobStatus, Problem, ProblemCode, StreamEvent};
-use aicert_core::pipeline::LOG_FILE;
+use aicert_core::api::{JobState, JobStatus, ProblemCode, StreamEvent};
 use aicert_core::progress::{ProgressEvent, Step};
 use futures_util::StreamExt as _;
 
@@ -14,14 +13,13 @@ use super::Errand;
 use super::boot::{self, milliseconds};
 use super::record::{CONFIGURATION, Phase, Record, Run, SENT, SESSION};
 use super::stop::{self, Fate, Stop};
+use super::traces;
 use crate::error::{Exit, Failure};
 use crate::files;
 use crate::output::Terminal;
 use crate::run::unusable;
 use crate::text::one_line;
 
-/// What a machine wrote to its console, in the folder for what cannot be delivered.
-const CONSOLE_FILE: &str = "console.log";
 /// For how long a machine that runs is tried to be reached.
 const LOST_LIMIT: Duration = Duration::from_secs(600);
 /// How long to wait between tries, at first and at most.
@@ -150,7 +148,7 @@ pub(super) async fn follow(run: &mut Run, errand: &Errand) -> Result<(), Stop> {
         JobState::Finished => run
             .update(|record| record.phase = Phase::Finished)
             .map_err(|error| Stop::keep(Failure::of(&error), run.job())),
-        _ => Err(without_certificate(run, errand, &client, status).await),
+        _ => Err(traces::without_certificate(run, errand, &client, status).await),
     }
 }
 
@@ -276,7 +274,7 @@ pub(super) fn warn(errand: &Errand, message: String) {
 }
 
 /// Whether the machine runs; where that cannot be found out, it may.
-async fn is_running(run: &Run, errand: &Errand) -> bool {
+pub(super) async fn is_running(run: &Run, errand: &Errand) -> bool {
     match run.record().id() {
         Some(machine) => errand.provider.is_running(&machine).await.unwrap_or(true),
         None => false,
@@ -325,51 +323,6 @@ pub(crate) fn lost(phase: Phase) -> &'static str {
         Phase::Submitted => "the machine has ended while it had the job: what it computed is lost",
         Phase::Finished => "the machine has ended before the results were here: they are lost",
         Phase::Delivered => "the machine has ended; the results are here",
-    }
-}
-
-/// A job that ended without a certificate: says why, and brings what it printed.
-async fn without_certificate(run: &Run, errand: &Errand, client: &AttestedClient, status: JobStatus) -> Stop {
-    let failure = match &status.problem {
-        Some(Problem { message, advice, .. }) => {
-            Failure::new(Exit::DoesNotHold, one_line(message)).maybe_help(advice.as_deref().map(one_line))
-        }
-        None if status.state == JobState::Cancelled => {
-            Failure::new(Exit::DoesNotHold, "the job was cancelled on its machine")
-        }
-        None => Failure::new(
-            Exit::DoesNotHold,
-            "the job ended without a proof, and without saying why",
-        ),
-    };
-    Stop::destroy(save_traces(run, errand, client, failure).await)
-}
-
-/// Saves what the job printed and what the machine wrote to its console, before the machine is gone; says where.
-async fn save_traces(run: &Run, errand: &Errand, client: &AttestedClient, failure: Failure) -> Failure {
-    let folder = errand.delivery.rescue();
-    if files::private(folder).is_err() {
-        return failure;
-    }
-    let log = folder.join(LOG_FILE);
-    let printed = client.log(run.job(), &log).await.is_ok_and(|length| length > 0);
-    if !printed {
-        let _ = files::remove(&log);
-    }
-    let console = match run.record().id() {
-        Some(machine) => errand.provider.console_log(&machine).await.unwrap_or_default(),
-        None => String::new(),
-    };
-    let at = folder.join(CONSOLE_FILE);
-    let written = !console.is_empty() && files::write_new(&at, console.as_bytes()).is_ok();
-    match (printed, written) {
-        (true, true) => failure.more_help(format!(
-            "what the job printed, and the machine's console, are in {}",
-            folder.display()
-        )),
-        (true, false) => failure.more_help(format!("what the job printed is in {}", log.display())),
-        (false, true) => failure.more_help(format!("the machine's console is in {}", at.display())),
-        (false, false) => failure,
     }
 }
 

@@ -6,13 +6,15 @@ use std::fs;
 use std::time::Duration;
 
 use aicert_client::Settings;
+use aicert_core::api::{JobState, JobStatus};
 use aicert_core::digest::ConfigDigest;
+use aicert_core::pipeline::LOG_FILE;
 use aicert_core::progress::ProgressEvent;
 
 use self::scene::{Scene, errand};
 use super::record::{Phase, RESULT};
 use super::stop::{self, Fate};
-use super::{job, leave, phases, receive};
+use super::{job, leave, phases, receive, traces};
 use crate::error::Exit;
 use crate::progress::Renderer;
 use crate::report::Kept;
@@ -153,6 +155,81 @@ async fn results_arrive_without_the_log() {
         warnings.len() == 1 && warnings[0].contains("what the job printed cannot be brought back"),
         "{warnings:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_certified_is_saved_before_the_machine_is_gone() {
+    // Names of one file: what is measured would not be what is delivered.
+    let script = "import os\nprint('so far')\nout = '/workspace/outputs/'\n\
+        open(out + 'model', 'w').write('1 2 3')\nos.link(out + 'model', out + 'same')";
+    let Some(mut scene) = Scene::attested(script).await else {
+        return;
+    };
+    // Nothing can be written there, as on a disk that is full.
+    let rescue = scene.errand.delivery.rescue().to_owned();
+    let archive = rescue.join("outputs.tar");
+    fs::create_dir_all(&archive).unwrap();
+    let stop = phases::drive(&mut scene.run, &scene.errand).await.err().unwrap();
+    let help = stop.failure.help.clone().unwrap();
+    assert_eq!(stop.fate, Fate::Keep, "{stop:?}");
+    assert!(
+        help.contains("is still on the machine") && help.contains("aicert attach"),
+        "{help}"
+    );
+    // The rest is saved all the same.
+    assert_eq!(fs::read_to_string(rescue.join(LOG_FILE)).unwrap(), "so far\n");
+
+    fs::remove_dir(&archive).unwrap();
+    let stop = phases::drive(&mut scene.run, &scene.errand).await.err().unwrap();
+    let help = stop.failure.help.clone().unwrap();
+    assert_eq!(stop.fate, Fate::Destroy, "{stop:?}");
+    let said = format!("what the job left is kept, uncertified, in {}", archive.display());
+    assert!(help.contains(&said), "{help}");
+    let bytes = fs::read(&archive).unwrap();
+    assert!(bytes.windows(13).any(|part| part == b"outputs/model"));
+    assert!(bytes.windows(5).any(|part| part == b"1 2 3"));
+
+    // Nobody can bring what is left on a machine that has ended.
+    scene.end_machine().await;
+    fs::remove_file(&archive).unwrap();
+    let client = job::connect(&scene.run, &scene.errand, impatient()).unwrap();
+    let status = JobStatus {
+        id: scene.run.job().to_string(),
+        state: JobState::Failed,
+        awaited: Vec::new(),
+        result: None,
+        problem: None,
+        next_event: 0,
+    };
+    let stop = traces::without_certificate(&scene.run, &scene.errand, &client, status).await;
+    assert_eq!(stop.fate, Fate::Destroy, "{stop:?}");
+    let help = stop.failure.help.unwrap();
+    assert!(help.contains("is lost with the machine"), "{help}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_job_left_nothing_nothing_is_said_of_it() {
+    let Some(mut scene) = Scene::attested("raise SystemExit(3)").await else {
+        return;
+    };
+    // A job that fails has a proof that says so; this is what one looks like that was stopped.
+    phases::drive(&mut scene.run, &scene.errand).await.unwrap();
+    let client = job::connect(&scene.run, &scene.errand, impatient()).unwrap();
+    let status = JobStatus {
+        state: JobState::Cancelled,
+        ..client.status(scene.run.job()).await.unwrap()
+    };
+    let stop = traces::without_certificate(&scene.run, &scene.errand, &client, status).await;
+    assert_eq!(stop.fate, Fate::Destroy);
+    let help = stop.failure.help.unwrap_or_default();
+    assert!(!help.contains("left") && !help.contains("lost"), "{help}");
+    assert!(!scene.errand.delivery.rescue().join("outputs.tar").exists());
+}
+
+fn impatient() -> Settings {
+    let mut settings = Settings::default();
+    settings.retries = 0;
+    settings
 }
 
 #[tokio::test]
