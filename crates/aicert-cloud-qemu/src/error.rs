@@ -51,6 +51,15 @@ pub(crate) enum Failure {
         pid: u32,
         source: io::Error,
     },
+    /// It cannot be found out whether a process of a machine still runs.
+    #[error("it cannot be found out whether {program} of the machine {} still runs: could not read {}: {source}", name(.machine), .path.display())]
+    UnknownProcess {
+        program: &'static str,
+        /// The machine's folder.
+        machine: PathBuf,
+        path: PathBuf,
+        source: io::Error,
+    },
     /// The machine's TPM could not be made ready.
     #[error("the machine's TPM could not be made ready: {0}")]
     Tpm(TpmError),
@@ -66,6 +75,11 @@ const FREE_SPACE: &str = "free some space, or name a state folder on a larger di
 
 /// What the C library says of `ENOSPC`; programs are started with `LC_ALL=C`.
 const NO_SPACE: &str = "No space left on device";
+
+/// The name of a machine is that of its folder.
+fn name(machine: &Path) -> std::borrow::Cow<'_, str> {
+    machine.file_name().unwrap_or_default().to_string_lossy()
+}
 
 fn said(messages: &str) -> String {
     match messages.trim() {
@@ -125,6 +139,19 @@ impl From<Failure> for CloudError {
             Failure::Unending { source, .. } => {
                 Self::new(CloudErrorKind::Failed, message).with_source(source)
             }
+            Failure::UnknownProcess {
+                program,
+                machine,
+                source,
+                ..
+            } => Self::new(CloudErrorKind::Failed, message)
+                .with_advice(format!(
+                    "try again; if that does not help, `ls -l /proc/[0-9]*/cwd | grep {}` shows which processes work for the \
+                     machine: end them with `kill`, and remove {}",
+                    name(&machine),
+                    crate::folder::process_file(&machine, program).display()
+                ))
+                .with_source(source),
             Failure::Tpm(error) => {
                 let advice = error.advice().map(str::to_owned);
                 let failure = Self::new(CloudErrorKind::Boot, message).with_source(error);

@@ -247,29 +247,66 @@ impl Folder {
         replace(&self.process_file(program), &serde_json::to_vec(identity)?)
     }
 
-    /// Which process a program is; nothing when it was never started.
-    pub(crate) fn process(&self, program: &str) -> Option<Identity> {
-        let bytes = read(&self.process_file(program), RECORD_LIMIT).ok()?;
-        serde_json::from_slice(&bytes).ok()
+    /// Which process a program is; nothing when it was never started. Where that cannot be read, it may run.
+    pub(crate) fn process(&self, program: &'static str) -> Result<Option<Identity>, Failure> {
+        let path = self.process_file(program);
+        let bytes = match read(&path, RECORD_LIMIT) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.unknown(program, path, error)),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(process) => Ok(Some(process)),
+            Err(error) => Err(self.unknown(program, path, error.into())),
+        }
+    }
+
+    /// Whether a program runs.
+    pub(crate) fn runs(&self, program: &'static str) -> Result<bool, Failure> {
+        match self.process(program)? {
+            Some(process) => self.is_alive(program, &process),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the process of a program runs.
+    pub(crate) fn is_alive(&self, program: &'static str, process: &Identity) -> Result<bool, Failure> {
+        let path = || Path::new("/proc").join(process.pid.to_string());
+        process
+            .is_alive()
+            .map_err(|error| self.unknown(program, path(), error))
+    }
+
+    fn unknown(&self, program: &'static str, path: PathBuf, source: io::Error) -> Failure {
+        Failure::UnknownProcess {
+            program,
+            machine: self.0.clone(),
+            path,
+            source,
+        }
     }
 
     fn process_file(&self, program: &str) -> PathBuf {
-        self.at(&format!("{program}.process"))
+        process_file(&self.0, program)
     }
 
     fn end_processes(&self) -> Result<(), Failure> {
         let unending = |program, pid| move |source| Failure::Unending { program, pid, source };
         for program in PROGRAMS {
-            if let Some(process) = self.process(program) {
+            if let Some(process) = self.process(program)? {
                 process.kill().map_err(unending(program, process.pid))?;
             }
         }
         // The software TPM in which the keys were made, should its end have been cut off.
-        if let Some(pid) = SwtpmInstance::pid_in(&self.at(TPM))
-            && let Ok(process) = Identity::of(pid)
-            && SwtpmInstance::pid_in(&self.at(TPM)) == Some(pid)
-        {
-            process.kill().map_err(unending(SWTPM, pid))?;
+        if let Some(pid) = SwtpmInstance::pid_in(&self.at(TPM)) {
+            let process = match Identity::of(pid) {
+                Ok(process) => process,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(unending(SWTPM, pid)(error)),
+            };
+            if SwtpmInstance::pid_in(&self.at(TPM)) == Some(pid) {
+                process.kill().map_err(unending(SWTPM, pid))?;
+            }
         }
         Ok(())
     }
@@ -310,6 +347,11 @@ impl Folder {
     }
 }
 
+/// The file that says which process a program of a machine is.
+pub(crate) fn process_file(machine: &Path, program: &str) -> PathBuf {
+    machine.join(format!("{program}.process"))
+}
+
 /// Opens a new file for what a program complains about.
 pub(crate) fn messages(folder: &Folder, program: &str) -> io::Result<File> {
     File::create(folder.messages(program))
@@ -335,6 +377,7 @@ pub(crate) fn wait_for<R>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Gated;
     use aicert_core::time::Timestamp;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -408,6 +451,51 @@ mod tests {
         }
         machines.remove(&job()).unwrap();
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_known_is_not_forgotten() {
+        let state = tempfile::tempdir().unwrap();
+        let machines = Machines::open(state.path()).unwrap();
+        let (folder, lock) = machines
+            .begin(&job(), &record(), &AtomicBool::new(false))
+            .unwrap();
+        drop(lock);
+        assert!(!folder.runs(QEMU).unwrap(), "it was never started");
+        let messages = messages(&folder, QEMU).unwrap();
+        let process = Gated::start(folder.path(), messages, Path::new("sleep"), &["60".into()]).unwrap();
+        let identity = process.identity().clone();
+        folder.write_process(QEMU, &identity).unwrap();
+        process.release().unwrap();
+        let file = folder.process_file(QEMU);
+        let written = fs::read(&file).unwrap();
+        // What cannot be read at all, as when too many files are open or the disk fails, and what says too little.
+        let unreadable = || {
+            fs::remove_file(&file).unwrap();
+            fs::create_dir(&file).unwrap();
+        };
+        let damages: [&dyn Fn(); 3] = [
+            &|| fs::write(&file, b"").unwrap(),
+            &|| fs::write(&file, b"{\"pid\": 7}").unwrap(),
+            &unreadable,
+        ];
+        for damage in damages {
+            damage();
+            let error = folder.runs(QEMU).unwrap_err();
+            assert!(matches!(error, Failure::UnknownProcess { .. }), "{error}");
+            let error = aicert_core::cloud::CloudError::from(machines.remove(&job()).unwrap_err());
+            let advice = error.advice().unwrap();
+            assert!(advice.contains(&file.display().to_string()), "{advice}");
+            assert!(folder.exists() && identity.is_alive().unwrap());
+        }
+        // What another version has added changes nothing.
+        fs::remove_dir(&file).unwrap();
+        let mut newer: serde_json::Value = serde_json::from_slice(&written).unwrap();
+        newer["cgroup"] = "x".into();
+        fs::write(&file, newer.to_string()).unwrap();
+        assert!(folder.runs(QEMU).unwrap());
+        machines.remove(&job()).unwrap();
+        assert!(!folder.exists() && !identity.is_alive().unwrap());
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Making<'_> {
         let socket = self.folder.at(folder::TPM_CONTROL);
         let listens = wait_for(START_LIMIT, || {
             self.step("waiting for swtpm")?;
-            match (socket.exists(), process.is_alive()) {
+            match (socket.exists(), self.folder.is_alive(PROGRAM, &process)?) {
                 (_, false) => Err(self.failed(PROGRAM, "ended as soon as it was started".into())),
                 (there, true) => Ok(there.then_some(())),
             }
@@ -208,7 +208,7 @@ impl Making<'_> {
         let monitor = wait_for(START_LIMIT, || {
             self.step("waiting for QEMU")?;
             match Monitor::connect(self.folder.path())? {
-                None if !process.is_alive() => {
+                None if !self.folder.is_alive(PROGRAM, &process)? => {
                     Err(self.failed(PROGRAM, "ended as soon as it was started".into()))
                 }
                 connected => Ok(connected),

@@ -23,9 +23,8 @@ const GATE: &str = r#"read -r word; [ "$word" = go ] || exit 0; exec "$@" </dev/
 /// How long a process that was killed may take to be gone.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
-/// Which process: an id alone is given to others again.
+/// Which process: an id alone is given to others again. What another version of aicert may have added says no less which.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
     /// The process id.
     pub(crate) pid: u32,
@@ -38,12 +37,11 @@ pub(crate) struct Identity {
 impl Identity {
     /// The process that has this id now.
     pub(crate) fn of(pid: u32) -> io::Result<Self> {
-        let (started, _) = look(pid)?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let (started, _) = look(pid)?.ok_or(io::ErrorKind::NotFound)?;
         Ok(Self {
             pid,
             started,
-            boot: boot.trim().to_owned(),
+            boot: boot()?,
         })
     }
 
@@ -52,9 +50,14 @@ impl Identity {
         Self::of(std::process::id())
     }
 
-    /// Whether it still runs; one that has ended, and that nobody has asked how, does not.
-    pub(crate) fn is_alive(&self) -> bool {
-        Self::of(self.pid).is_ok_and(|now| now == *self) && look(self.pid).is_ok_and(|(_, alive)| alive)
+    /// Whether it still runs; one that has ended, and that nobody has asked how, does not. That it cannot be found out is an
+    /// error: it may run.
+    pub(crate) fn is_alive(&self) -> io::Result<bool> {
+        // First, as it is there always: then a process that is not there is gone, and not only out of sight.
+        if boot()? != self.boot {
+            return Ok(false);
+        }
+        Ok(look(self.pid)?.is_some_and(|(started, alive)| alive && started == self.started))
     }
 
     /// Ends it, and returns when it is gone. What has ended already is gone.
@@ -68,7 +71,7 @@ impl Identity {
             Err(Errno::SRCH) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        if !self.is_alive() {
+        if !self.is_alive()? {
             return Ok(());
         }
         match pidfd_send_signal(&process, Signal::KILL) {
@@ -90,17 +93,33 @@ impl Identity {
     }
 }
 
-/// When a process was started, and whether it is alive.
-fn look(pid: u32) -> io::Result<(u64, bool)> {
+/// Which start of the machine this is.
+fn boot() -> io::Result<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(boot.trim().to_owned())
+}
+
+/// When a process was started, and whether it is alive; nothing when there is none.
+fn look(pid: u32) -> io::Result<Option<(u64, bool)>> {
     let malformed = || io::Error::from(io::ErrorKind::InvalidData);
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let stat = match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     let stat = String::from_utf8_lossy(&stat);
     // The name, in parentheses, may have anything in it. Behind it come the state, which is field 3, and the others.
     let (_, fields) = stat.rsplit_once(')').ok_or_else(malformed)?;
     let fields: Vec<_> = fields.split_ascii_whitespace().collect();
     let alive = !matches!(fields.first(), Some(&("Z" | "X")) | None);
     let started = fields.get(22 - 3).and_then(|field| field.parse().ok());
-    Ok((started.ok_or_else(malformed)?, alive))
+    Ok(Some((started.ok_or_else(malformed)?, alive)))
+}
+
+/// Whether looking at a process failed because there is none.
+fn is_gone(error: &io::Error) -> bool {
+    // The second, when it ends between opening and reading (fs/proc/base.c, `proc_single_show`).
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 /// A process that waits to become a program. If it is dropped, it ends.
@@ -217,10 +236,10 @@ mod tests {
         thread::sleep(Duration::from_millis(50));
         assert!(!folder.path().join("made").exists());
         let identity = process.identity().clone();
-        assert!(identity.is_alive());
+        assert!(identity.is_alive().unwrap());
         drop(process);
         assert!(!folder.path().join("made").exists());
-        assert!(!identity.is_alive());
+        assert!(!identity.is_alive().unwrap());
 
         assert!(
             gated(folder.path(), "touch", &["made"])
@@ -240,12 +259,12 @@ mod tests {
         process.release().unwrap();
         let path = format!("/proc/{}/cmdline", identity.pid);
         wait_until("it sleeps", || fs::read(&path).unwrap() == b"sleep\x0060\0");
-        assert!(identity.is_alive());
+        assert!(identity.is_alive().unwrap());
         let stat = fs::read_to_string(format!("/proc/{}/stat", identity.pid)).unwrap();
         let session = stat.rsplit(')').next().unwrap().split(' ').nth(4).unwrap();
         assert_eq!(session, identity.pid.to_string());
         identity.kill().unwrap();
-        assert!(!identity.is_alive());
+        assert!(!identity.is_alive().unwrap());
         identity.kill().unwrap();
         wait_until("it is reaped", || fs::read(&path).is_err());
     }
@@ -265,9 +284,9 @@ mod tests {
                 ..identity.clone()
             },
         ] {
-            assert!(!other.is_alive());
+            assert!(!other.is_alive().unwrap());
             other.kill().unwrap();
-            assert!(identity.is_alive());
+            assert!(identity.is_alive().unwrap());
         }
         identity.kill().unwrap();
     }
@@ -278,10 +297,10 @@ mod tests {
         let mut process = gated(folder.path(), "true", &[]);
         let identity = process.identity().clone();
         go(process.child.as_mut().unwrap()).unwrap();
-        wait_until("it ends", || !identity.is_alive());
+        wait_until("it ends", || !identity.is_alive().unwrap());
         assert!(Path::new(&format!("/proc/{}", identity.pid)).exists(), "a zombie");
         identity.kill().unwrap();
         drop(process);
-        assert!(Identity::own().unwrap().is_alive());
+        assert!(Identity::own().unwrap().is_alive().unwrap());
     }
 }

@@ -52,7 +52,8 @@ impl QemuProvider {
         let machines = Machines::open(&config.state)?;
         let authority = match config.machine {
             Some(_) => Some(authority::read_or_make(&config.state)?),
-            None => authority::read(&config.state)?,
+            // Nothing but making machines needs it: a damaged one keeps nobody from those that there are.
+            None => authority::read(&config.state).ok().flatten(),
         };
         Ok(Self {
             capabilities: CloudCapabilities {
@@ -78,10 +79,7 @@ impl QemuProvider {
                 return Ok(());
             };
             let folder = shared.machines.folder(&job);
-            let ended = wait_for(OFF_LIMIT, || {
-                let process = folder.process(folder::QEMU);
-                Ok((!process.is_some_and(|process| process.is_alive())).then_some(()))
-            })?;
+            let ended = wait_for(OFF_LIMIT, || Ok((!folder.runs(folder::QEMU)?).then_some(())))?;
             ended.ok_or_else(|| {
                 Failure::Monitor(format!("QEMU does not end within {} s", OFF_LIMIT.as_secs()))
             })
@@ -188,9 +186,7 @@ impl CloudProvider for QemuProvider {
             let folder = shared.machines.folder(&job);
             console::cut(&folder);
             // Without its TPM, a machine is none that could be attested.
-            Ok([folder::QEMU, folder::SWTPM]
-                .into_iter()
-                .all(|program| folder.process(program).is_some_and(|process| process.is_alive())))
+            Ok(folder.runs(folder::QEMU)? && folder.runs(folder::SWTPM)?)
         })
         .await
     }
@@ -256,8 +252,8 @@ fn is_in_use(folder: &Folder, record: Option<&crate::record::Record>) -> Option<
     match record {
         _ if folder.is_locked() => Some(true),
         Some(record) if record.endpoint.is_none() => Some(false),
-        Some(record) if record.maker.is_alive() => Some(true),
-        _ => None,
+        Some(record) => record.maker.is_alive().ok().filter(|alive| *alive),
+        None => None,
     }
 }
 

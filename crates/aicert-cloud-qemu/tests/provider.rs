@@ -219,6 +219,27 @@ async fn machines_are_as_they_were_asked_for_and_their_end_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_damaged_authority_keeps_nobody_from_machines() {
+    if !have_programs() {
+        return;
+    }
+    let folder = Scene::new();
+    let id = provider(folder.path()).provision(request("a")).await.unwrap().id;
+    fs::write(state(folder.path()).join("authority/root.pem"), "damaged").unwrap();
+    let later = QemuProvider::new(QemuConfig::new(state(folder.path()))).unwrap();
+    assert!(later.is_running(&id).await.unwrap());
+    assert_eq!(later.list().await.unwrap().len(), 1);
+    later.destroy(&id).await.unwrap();
+    // Whoever wants to make another one is told.
+    let config = QemuConfig::new(state(folder.path())).with_machine(machine(folder.path()));
+    let error = QemuProvider::new(config).unwrap_err();
+    assert!(
+        error.message().contains("root.pem") && error.advice().is_some(),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn what_is_not_offered_is_refused() {
     let folder = Scene::new();
     let refused = async |change: &dyn Fn(&mut MachineRequest), machine: QemuMachine| {
