@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use aicert_client::Identity;
 use aicert_core::cloud::CloudProvider;
+use aicert_core::runtime::JobId;
 use aicert_core::secret::Secret;
 
 use crate::args::AttachArgs;
 use crate::backends;
 use crate::deliver::Delivery;
 use crate::error::{Exit, Failure};
-use crate::fleet::{Entry, Fleet, InUse, MachineState};
+use crate::fleet::{self, Entry, Fleet, InUse, MachineState, Survey};
 use crate::machines::table_of;
 use crate::output::Terminal;
 use crate::progress::Renderer;
 use crate::remote::record::{
-    CLIENT, CONFIGURATION, POLICY, Phase, REFERENCE_VALUES, RESULT, Run, TRUST_ANCHOR,
+    CLIENT, CONFIGURATION, POLICY, Phase, REFERENCE_VALUES, RESULT, Run, TRUST_ANCHOR, Take,
 };
 use crate::remote::{self, Errand};
 use crate::report::{Kept, how_to_look};
@@ -28,19 +29,29 @@ pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Fail
     block_on(async {
         let mut signals = Signals::listen()?;
         let state = State::from_environment()?;
-        let fleet = Fleet::of(state.clone())?;
-        let mut entries = fleet.survey_remote().await?;
-        entries.retain(|entry| entry.phase.is_some());
+        let fleet = Fleet::of(state.clone());
+        let Survey {
+            mut entries,
+            failures,
+        } = fleet.survey_remote().await;
+        for failure in failures {
+            terminal.warning(&failure.message);
+        }
+        // One whose record cannot be read is meant only if it is named.
+        entries.retain(|entry| entry.phase.is_some() || (args.job.is_some() && entry.problem.is_some()));
         let entry = choose(&entries, args.job.as_deref(), terminal)?;
         if entry.in_use == Some(true) {
-            return Err(Fleet::followed(entry).help("stop it there with Ctrl-C; it says how to go on"));
+            return Err(followed(&entry.job, entry.process));
         }
-        let Some(mut run) = fleet
-            .runs()
-            .take(&entry.job)
-            .map_err(|error| Failure::of(&error))?
-        else {
-            return Err(Fleet::followed(entry).help("stop it there with Ctrl-C; it says how to go on"));
+        if entry.phase.is_none() || entry.state == MachineState::Unknown {
+            return Err(obscure(&entry.job, entry.problem.as_deref().unwrap_or_default()));
+        }
+        let taken = fleet.runs().take(&entry.job);
+        let mut run = match taken.map_err(|error| Failure::of(&error))? {
+            Take::Run(run) => run,
+            Take::Held { process } => return Err(followed(&entry.job, process)),
+            Take::Unreadable(run) => return Err(obscure(&entry.job, &run.why)),
+            Take::Gone => return Err(obscure(&entry.job, "somebody has just removed it")),
         };
         if run.record().phase == Phase::Delivered {
             return delivered(run, &fleet, entry, terminal).await;
@@ -65,6 +76,17 @@ pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Fail
         }
         remote::give_up(run, errand, renderer, &mut signals).await
     })
+}
+
+fn followed(job: &JobId, process: Option<u32>) -> Failure {
+    fleet::followed(job, process).help("stop it there with Ctrl-C; it says how to go on")
+}
+
+fn obscure(job: &JobId, problem: &str) -> Failure {
+    Failure::new(
+        Exit::DoesNotHold,
+        format!("nobody can go on with the job {job}: {problem}"),
+    )
 }
 
 /// The job that is meant: the only one, unless one is named.
@@ -95,13 +117,15 @@ async fn delivered(run: Run, fleet: &Fleet, entry: &Entry, terminal: Terminal) -
         Ok(bytes) => serde_json::from_slice::<Kept>(&bytes).map_err(|error| unknown(&error)),
         Err(error) => Err(unknown(&error)),
     };
-    drop(run);
-    fleet.destroy(entry, InUse::Refuse).await?;
+    fleet.remove(entry, Take::Run(run), InUse::Refuse).await?;
     Ok(kept?.report(&entry.job, terminal))
 }
 
 /// Puts the results elsewhere than `run` was told, where that is wanted.
 fn redirect(run: &mut Run, args: &AttachArgs) -> Result<(), Failure> {
+    if args.output_bom.is_none() && args.outputs.is_none() && !args.force {
+        return Ok(());
+    }
     let targets = run.record().targets.clone();
     let targets = targets.redirected(args.output_bom.as_deref(), args.outputs.as_deref(), args.force);
     if args.output_bom.is_some() || args.outputs.is_some() {

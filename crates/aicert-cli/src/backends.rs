@@ -46,16 +46,20 @@ pub(crate) fn runtime(_: &Path) -> Result<Arc<dyn Runtime>, Failure> {
     Err(not_built_in("run jobs with Docker", "docker"))
 }
 
-/// Every provider that machines of this user can be at, but for this machine.
+/// A provider, or why it cannot be used.
+pub(crate) type Provider = Result<Arc<dyn CloudProvider>, Failure>;
+
+/// Every provider that machines of this user can be at, but for this machine, with the value of `provider` in the
+/// configuration.
 #[cfg_attr(
     not(feature = "qemu"),
     expect(unused_variables, reason = "there is no provider with a folder of its own")
 )]
-pub(crate) fn providers(state: &State) -> Result<Vec<Arc<dyn CloudProvider>>, Failure> {
-    Ok(vec![
+pub(crate) fn providers(state: &State) -> Vec<(&'static str, Provider)> {
+    vec![
         #[cfg(feature = "qemu")]
-        qemu::provider(state, None)?,
-    ])
+        (qemu::FOLDER, qemu::provider(state, None)),
+    ]
 }
 
 /// The provider that makes machines like this.
@@ -63,7 +67,7 @@ pub(crate) fn providers(state: &State) -> Result<Vec<Arc<dyn CloudProvider>>, Fa
     not(feature = "qemu"),
     expect(unused_variables, reason = "there is no provider with a folder of its own")
 )]
-pub(crate) fn provider(machine: &MachineSpec, state: &State) -> Result<Arc<dyn CloudProvider>, Failure> {
+pub(crate) fn provider(machine: &MachineSpec, state: &State) -> Provider {
     match machine {
         #[cfg(feature = "qemu")]
         MachineSpec::Qemu(machine) => qemu::provider(state, Some(machine)),
@@ -89,15 +93,12 @@ mod qemu {
     use aicert_cloud_qemu::{QemuConfig, QemuProvider};
     use aicert_core::spec::QemuMachine;
 
-    use super::{Arc, CloudProvider, Failure, State};
+    use super::{Arc, Failure, Provider, State};
 
-    /// The folder of its machines in the state folder.
-    const FOLDER: &str = "qemu";
+    /// Its name, and that of the folder of its machines in the state folder.
+    pub(super) const FOLDER: &str = "qemu";
 
-    pub(super) fn provider(
-        state: &State,
-        machine: Option<&QemuMachine>,
-    ) -> Result<Arc<dyn CloudProvider>, Failure> {
+    pub(super) fn provider(state: &State, machine: Option<&QemuMachine>) -> Provider {
         let mut config = QemuConfig::new(state.folder.join(FOLDER));
         if let Some(machine) = machine {
             config = config.with_machine(machine.clone());

@@ -36,7 +36,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// An error that ends the command.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     pub(crate) message: String,
@@ -47,7 +47,7 @@ pub(crate) struct Failure {
 }
 
 /// What shows that it went wrong.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Evidence {
     /// Lines from elsewhere: the end of a console.
     pub(crate) lines: Vec<String>,

@@ -8,19 +8,28 @@ use aicert_core::runtime::JobId;
 use aicert_core::time::Timestamp;
 use serde::Serialize;
 
-use crate::backends;
+use crate::backends::{self, Provider};
 use crate::error::{Exit, Failure};
-use crate::local::{LocalProvider, Purpose};
+use crate::local::{LOCAL, LocalProvider, Purpose};
 use crate::recover;
-use crate::remote::record::{Known, Phase, Runs};
+use crate::remote::record::{Known, Phase, Runs, Take};
 use crate::state::State;
 
 /// The providers, and the records of this user.
 pub(crate) struct Fleet {
     state: State,
-    local: LocalProvider,
-    remote: Vec<Arc<dyn CloudProvider>>,
+    local: Result<LocalProvider, Failure>,
+    remote: Vec<(&'static str, Provider)>,
     runs: Runs,
+}
+
+/// What there is, as far as it could be looked at: what is wrong with one provider hides nothing of another.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// The oldest first.
+    pub(crate) entries: Vec<Entry>,
+    /// Why there may be more.
+    pub(crate) failures: Vec<Failure>,
 }
 
 /// A job with its machine, as far as there is one.
@@ -31,11 +40,13 @@ pub(crate) struct Entry {
     /// The value of `provider` in the configuration.
     pub(crate) provider: String,
     pub(crate) state: MachineState,
+    /// Why something of it is not known, although it should be.
+    pub(crate) problem: Option<String>,
     /// Whether a process follows it; nothing where that cannot be found out.
     pub(crate) in_use: Option<bool>,
     /// That process, when it last wrote it down.
     pub(crate) process: Option<u32>,
-    /// How far the job is; nothing where there is no record of it.
+    /// How far the job is; nothing where there is no record of it that can be read.
     pub(crate) phase: Option<Phase>,
     /// The same for people.
     pub(crate) activity: String,
@@ -56,6 +67,8 @@ pub(crate) enum MachineState {
     Ended,
     /// There is a record of a job, and no machine.
     Absent,
+    /// Nobody knows: there may be a machine.
+    Unknown,
 }
 
 impl MachineState {
@@ -64,6 +77,7 @@ impl MachineState {
             Self::Running => "running",
             Self::Ended => "ended",
             Self::Absent => "no machine",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -88,107 +102,102 @@ pub(crate) enum InUse {
     Destroy,
 }
 
+/// What was removed of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// Everything.
+    Machine,
+    /// What was known of it: there was no machine that could be seen.
+    Record,
+}
+
 impl Fleet {
-    pub(crate) fn of(state: State) -> Result<Self, Failure> {
-        let local =
-            LocalProvider::new(&state.folder, Purpose::default()).map_err(|error| Failure::of(&error))?;
-        Ok(Self {
-            remote: backends::providers(&state)?,
+    pub(crate) fn of(state: State) -> Self {
+        Self {
+            local: LocalProvider::new(&state.folder, Purpose::default()).map_err(|error| Failure::of(&error)),
+            remote: backends::providers(&state),
             runs: Runs::of(&state),
-            local,
             state,
-        })
+        }
     }
 
     /// The provider of that name.
     pub(crate) fn provider(&self, name: &str) -> Result<&Arc<dyn CloudProvider>, Failure> {
-        let mut providers = self.remote.iter();
-        providers
-            .find(|provider| provider.capabilities().name == name)
-            .ok_or_else(|| Failure::misuse(format!("this build of aicert knows no provider `{name}`")))
+        match self.remote.iter().find(|(known, _)| *known == name) {
+            Some((_, provider)) => provider.as_ref().map_err(Failure::clone),
+            None => Err(no_provider(name)),
+        }
     }
 
     pub(crate) fn runs(&self) -> &Runs {
         &self.runs
     }
 
-    /// Everything there is, the oldest first.
-    pub(crate) async fn survey(&self) -> Result<Vec<Entry>, Failure> {
-        let mut entries = self.survey_remote().await?;
-        for machine in self.local.list().await.map_err(|error| Failure::of(&error))? {
-            entries.push(self.local_entry(machine));
+    /// Everything there is.
+    pub(crate) async fn survey(&self) -> Survey {
+        let mut survey = self.survey_remote().await;
+        match &self.local {
+            Ok(local) => match local.list().await {
+                Ok(machines) => survey
+                    .entries
+                    .extend(machines.into_iter().map(|machine| local_entry(local, machine))),
+                Err(error) => survey.failures.push(Failure::of(&error)),
+            },
+            Err(failure) => survey.failures.push(failure.clone()),
         }
-        entries.sort_by(|a, b| (a.created, &a.job).cmp(&(b.created, &b.job)));
-        Ok(entries)
+        survey
+            .entries
+            .sort_by(|a, b| (a.created, &a.job).cmp(&(b.created, &b.job)));
+        survey
     }
 
     /// The machines of providers, and the jobs that are recorded for them.
-    pub(crate) async fn survey_remote(&self) -> Result<Vec<Entry>, Failure> {
+    pub(crate) async fn survey_remote(&self) -> Survey {
+        let mut survey = Survey::default();
         // The runs first: whatever is provisioned later has a record that is newer than this list.
-        let mut runs = self.runs.list().map_err(|error| Failure::of(&error))?;
-        let mut entries = Vec::new();
-        for provider in &self.remote {
-            for machine in provider.list().await.map_err(|error| Failure::of(&error))? {
-                let running = provider
-                    .is_running(&machine.id)
-                    .await
-                    .map_err(|error| Failure::of(&error))?;
+        let mut runs = match self.runs.list() {
+            Ok(runs) => runs,
+            Err(error) => {
+                survey.failures.push(Failure::of(&error));
+                Vec::new()
+            }
+        };
+        let unrecorded = survey.failures.first().map(|failure| failure.message.clone());
+        for (name, provider) in &self.remote {
+            let (provider, machines) = match machines_of(provider).await {
+                Ok(listed) => listed,
+                Err(failure) => {
+                    let silent = |run: &Known| run.record.as_ref().is_ok_and(|it| it.provider == *name);
+                    let silent = runs.extract_if(.., |run| silent(run));
+                    survey
+                        .entries
+                        .extend(silent.map(|run| entry_without_machine(run, Some(&failure.message))));
+                    survey.failures.push(failure);
+                    continue;
+                }
+            };
+            for machine in machines {
                 let at = runs.iter().position(|run| run.job == machine.job);
-                let run = match at.map(|at| runs.swap_remove(at)) {
-                    Some(run) => Some(run),
-                    // It may have been made since.
-                    None => self.find(&machine.job)?,
-                };
-                let state = if running {
-                    MachineState::Running
-                } else {
-                    MachineState::Ended
-                };
-                let name = provider.capabilities().name;
-                entries.push(remote_entry(name, machine.job.clone(), Some(machine), state, run));
+                // It may have been made since.
+                let run = at.map_or_else(|| self.runs.known(&machine.job), |at| Some(runs.swap_remove(at)));
+                let running = provider.is_running(&machine.id).await;
+                let running = running.map_err(|error| error.message().to_owned());
+                let mut entry = entry_of(name, machine, running, run);
+                if entry.phase.is_none() {
+                    entry.problem = entry.problem.or_else(|| unrecorded.clone());
+                }
+                survey.entries.push(entry);
             }
         }
-        for run in runs {
-            let name = run
-                .record
-                .as_ref()
-                .map_or("unknown", |record| &record.provider)
-                .to_owned();
-            entries.push(remote_entry(
-                &name,
-                run.job.clone(),
-                None,
-                MachineState::Absent,
-                Some(run),
-            ));
-        }
-        Ok(entries)
-    }
-
-    fn find(&self, job: &JobId) -> Result<Option<Known>, Failure> {
-        let runs = self.runs.list().map_err(|error| Failure::of(&error))?;
-        Ok(runs.into_iter().find(|run| run.job == *job))
-    }
-
-    fn local_entry(&self, machine: MachineRecord) -> Entry {
-        let record = self.local.record(&machine.id);
-        Entry {
-            provider: self.local.capabilities().name.to_owned(),
-            state: if machine.in_use == Some(false) {
-                MachineState::Ended
-            } else {
-                MachineState::Running
-            },
-            in_use: machine.in_use,
-            process: record.as_ref().map(|record| record.process),
-            phase: None,
-            activity: recover::stage_of(&self.local, &machine.id).to_owned(),
-            created: machine.created,
-            configuration: record.map(|record| record.configuration),
-            endpoint: None,
-            machine: Some(machine.id),
-            job: machine.job,
-        }
+        let known = |name: &str| self.remote.iter().any(|(known, _)| *known == name);
+        survey.entries.extend(runs.into_iter().map(|run| {
+            let unknown = match &run.record {
+                Ok(record) if !known(&record.provider) => Some(no_provider(&record.provider).message),
+                _ => None,
+            };
+            entry_without_machine(run, unknown.as_deref())
+        }));
+        survey
     }
 
     /// The entry that a user means: by its whole name, or a part of it that no other has.
@@ -212,7 +221,7 @@ impl Fleet {
 
     /// What a machine wrote to its console.
     pub(crate) async fn console(&self, entry: &Entry) -> Result<String, Failure> {
-        if entry.provider == self.local.capabilities().name {
+        if entry.provider == LOCAL {
             let message = format!(
                 "the job {} is on this machine: there is no console to show",
                 entry.job
@@ -220,7 +229,16 @@ impl Fleet {
             return Err(Failure::misuse(message).help("`aicert run` shows what its job prints"));
         }
         let Some(machine) = &entry.machine else {
-            return Ok(String::new());
+            return Err(match &entry.problem {
+                Some(problem) => unknown(entry, problem, None),
+                None => Failure::new(
+                    Exit::DoesNotHold,
+                    format!(
+                        "the job {} has no machine: there is no console to show",
+                        entry.job
+                    ),
+                ),
+            });
         };
         let provider = self.provider(&entry.provider)?;
         provider
@@ -242,84 +260,244 @@ impl Fleet {
     }
 
     /// Removes a machine, and everything that belongs to its job but for results that are complete.
-    pub(crate) async fn destroy(&self, entry: &Entry, in_use: InUse) -> Result<(), Failure> {
-        if entry.provider == self.local.capabilities().name {
-            return self.destroy_local(entry).await;
+    pub(crate) async fn destroy(&self, entry: &Entry, in_use: InUse) -> Result<Removed, Failure> {
+        if entry.provider == LOCAL {
+            self.destroy_local(entry).await?;
+            return Ok(Removed::Machine);
         }
-        let run = self.runs.take(&entry.job).map_err(|error| Failure::of(&error))?;
-        if run.is_none() && entry.in_use == Some(true) && in_use == InUse::Refuse {
-            return Err(Self::followed(entry)
+        let taken = self.runs.take(&entry.job).map_err(|error| Failure::of(&error))?;
+        if let (Take::Held { process }, InUse::Refuse) = (&taken, in_use) {
+            return Err(followed(&entry.job, *process)
                 .help("stop it there with Ctrl-C, or destroy the machine all the same with `--force`"));
         }
-        if let Some(machine) = &entry.machine {
-            let provider = self.provider(&entry.provider)?;
+        self.remove(entry, taken, in_use).await
+    }
+
+    /// The same for a job that this process has taken, or that may be taken from whoever has it.
+    pub(crate) async fn remove(&self, entry: &Entry, taken: Take, in_use: InUse) -> Result<Removed, Failure> {
+        if matches!(taken, Take::Gone) && entry.machine.is_none() {
+            return Ok(Removed::Record);
+        }
+        // As it is now: the entry may be older than the machine.
+        let machines = match (self.machines_of(entry, &taken).await, in_use) {
+            (Ok(machines), _) => machines,
+            (Err(problem), InUse::Refuse) => return Err(problem),
+            (Err(_), InUse::Destroy) => self.machines_anywhere(&entry.job).await,
+        };
+        for (provider, machine) in &machines {
+            if matches!(taken, Take::Gone) && machine.in_use == Some(true) && in_use == InUse::Refuse {
+                return Err(
+                    followed(&entry.job, None).help("destroy the machine all the same with `--force`")
+                );
+            }
             provider
-                .destroy(machine)
+                .destroy(&machine.id)
                 .await
                 .map_err(|error| Failure::of(&error))?;
         }
-        match run {
-            Some(run) => run.forget().map_err(|error| Failure::of(&error)),
+        let removed = match machines[..] {
+            [] => Removed::Record,
+            _ => Removed::Machine,
+        };
+        let forgotten = match taken {
+            Take::Run(run) => run.forget(),
+            Take::Unreadable(run) => run.forget(),
+            Take::Gone => Ok(()),
+            Take::Held { process } if machines.is_empty() => {
+                let mut failure = followed(&entry.job, process);
+                failure
+                    .message
+                    .push_str(", which has no machine to destroy and may get one at any moment");
+                return Err(failure.help("stop it there with Ctrl-C, or try again"));
+            }
             // Whoever follows it finds its machine gone, and cleans up.
-            None if entry.in_use == Some(true) => Ok(()),
-            None => self.runs.remove(&entry.job).map_err(|error| Failure::of(&error)),
+            Take::Held { .. } => Ok(()),
+        };
+        forgotten.map_err(|error| Failure::of(&error))?;
+        Ok(removed)
+    }
+
+    /// The machines of a job at the provider that its record names.
+    async fn machines_of(
+        &self,
+        entry: &Entry,
+        taken: &Take,
+    ) -> Result<Vec<(&Arc<dyn CloudProvider>, MachineRecord)>, Failure> {
+        let name = match taken {
+            Take::Run(run) => &run.record().provider,
+            _ => &entry.provider,
+        };
+        let listed = match self.remote.iter().find(|(known, _)| known == name) {
+            Some((_, provider)) => machines_of(provider).await,
+            None => Err(no_provider(name)),
+        };
+        let listed = listed.map(|(provider, machines)| of_job(provider, machines, &entry.job));
+        listed.map_err(|failure| match (taken, &entry.machine) {
+            // Then there is no name of a provider.
+            (Take::Unreadable(run), None) => unknown(entry, &run.why, None),
+            _ => unknown(entry, &failure.message, failure.help),
+        })
+    }
+
+    /// The machines of a job at all providers that can be asked.
+    async fn machines_anywhere(&self, job: &JobId) -> Vec<(&Arc<dyn CloudProvider>, MachineRecord)> {
+        let mut machines = Vec::new();
+        for (_, provider) in &self.remote {
+            if let Ok((provider, listed)) = machines_of(provider).await {
+                machines.extend(of_job(provider, listed, job));
+            }
         }
+        machines
     }
 
     async fn destroy_local(&self, entry: &Entry) -> Result<(), Failure> {
         if entry.in_use != Some(false) {
-            return Err(Self::followed(entry).help("stop it there with Ctrl-C: it cleans up"));
+            return Err(followed(&entry.job, entry.process).help("stop it there with Ctrl-C: it cleans up"));
         }
+        let local = self.local.as_ref().map_err(Failure::clone)?;
         let runtime = backends::runtime(&self.state.cache)?;
         recover::clean_up(runtime.as_ref(), &entry.job).await?;
         let machine = MachineId(entry.job.as_str().to_owned());
-        self.local
-            .destroy(&machine)
-            .await
-            .map_err(|error| Failure::of(&error))
-    }
-
-    /// Says that a job is another process's.
-    pub(crate) fn followed(entry: &Entry) -> Failure {
-        let process = entry
-            .process
-            .map_or_else(String::new, |process| format!(" (process {process})"));
-        Failure::new(
-            Exit::DoesNotHold,
-            format!("another aicert{process} follows the job {}", entry.job),
-        )
+        local.destroy(&machine).await.map_err(|error| Failure::of(&error))
     }
 }
 
-fn remote_entry(
+fn no_provider(name: &str) -> Failure {
+    Failure::misuse(format!("this build of aicert knows no provider `{name}`"))
+}
+
+/// Says that a job is another process's.
+pub(crate) fn followed(job: &JobId, process: Option<u32>) -> Failure {
+    let process = process.map_or_else(String::new, |process| format!(" (process {process})"));
+    Failure::new(
+        Exit::DoesNotHold,
+        format!("another aicert{process} follows the job {job}"),
+    )
+}
+
+/// Says that nobody knows what would be destroyed.
+fn unknown(entry: &Entry, problem: &str, advice: Option<String>) -> Failure {
+    Failure::new(
+        Exit::DoesNotHold,
+        format!(
+            "it is not known whether there is a machine for the job {}: {problem}",
+            entry.job
+        ),
+    )
+    .maybe_help(advice)
+    .more_help(
+        "`aicert machines destroy --force` forgets the job all the same, and leaves a machine that this aicert cannot see"
+            .into(),
+    )
+}
+
+/// Asks a provider for all its machines.
+async fn machines_of(provider: &Provider) -> Result<(&Arc<dyn CloudProvider>, Vec<MachineRecord>), Failure> {
+    let provider = provider.as_ref().map_err(Failure::clone)?;
+    let machines = provider.list().await.map_err(|error| Failure::of(&error))?;
+    Ok((provider, machines))
+}
+
+/// Those of a job, each with its provider.
+fn of_job<'a>(
+    provider: &'a Arc<dyn CloudProvider>,
+    mut machines: Vec<MachineRecord>,
+    job: &JobId,
+) -> Vec<(&'a Arc<dyn CloudProvider>, MachineRecord)> {
+    machines.retain(|machine| machine.job == *job);
+    machines.into_iter().map(|machine| (provider, machine)).collect()
+}
+
+fn local_entry(local: &LocalProvider, machine: MachineRecord) -> Entry {
+    let record = local.record(&machine.id);
+    Entry {
+        provider: LOCAL.to_owned(),
+        state: if machine.in_use == Some(false) {
+            MachineState::Ended
+        } else {
+            MachineState::Running
+        },
+        problem: None,
+        in_use: machine.in_use,
+        process: record.as_ref().map(|record| record.process),
+        phase: None,
+        activity: recover::stage_of(local, &machine.id).to_owned(),
+        created: machine.created,
+        configuration: record.map(|record| record.configuration),
+        endpoint: None,
+        machine: Some(machine.id),
+        job: machine.job,
+    }
+}
+
+/// An entry for a machine that a provider has.
+fn entry_of(
     provider: &str,
-    job: JobId,
-    machine: Option<MachineRecord>,
-    state: MachineState,
+    machine: MachineRecord,
+    running: Result<bool, String>,
     run: Option<Known>,
 ) -> Entry {
-    let (record, known_use) = match run {
-        Some(run) => (run.record, Some(run.in_use)),
-        None => (None, None),
+    let mut entry = match run {
+        Some(run) => entry_without_machine(run, None),
+        None => Entry {
+            job: machine.job,
+            provider: String::new(),
+            state: MachineState::Unknown,
+            problem: None,
+            in_use: machine.in_use,
+            process: None,
+            phase: None,
+            activity: "has no record".to_owned(),
+            created: machine.created,
+            configuration: None,
+            machine: None,
+            endpoint: None,
+        },
     };
-    let machine = machine.as_ref();
+    provider.clone_into(&mut entry.provider);
+    entry.state = match running {
+        Ok(true) => MachineState::Running,
+        Ok(false) => MachineState::Ended,
+        Err(problem) => {
+            entry.problem = Some(problem);
+            MachineState::Unknown
+        }
+    };
+    entry.created = machine.created;
+    entry.endpoint = machine.endpoint.map(|endpoint| endpoint.to_string());
+    entry.machine = Some(machine.id);
+    entry
+}
+
+/// An entry for a job that no provider has a machine for; `silent` says why one that should know was not asked.
+fn entry_without_machine(run: Known, silent: Option<&str>) -> Entry {
+    let Known { job, record, in_use } = run;
+    let (record, problem) = match record {
+        Ok(record) => (Some(record), silent.map(str::to_owned)),
+        Err(why) => (None, Some(why)),
+    };
     let phase = record.as_ref().map(|record| record.phase);
-    let created = machine
-        .map(|machine| machine.created)
-        .or(record.as_ref().map(|record| record.created));
     Entry {
         job,
-        provider: provider.to_owned(),
-        state,
-        in_use: known_use.or(machine.and_then(|machine| machine.in_use)),
+        provider: record
+            .as_ref()
+            .map_or_else(|| "unknown".to_owned(), |record| record.provider.clone()),
+        state: match problem {
+            Some(_) => MachineState::Unknown,
+            None => MachineState::Absent,
+        },
+        problem,
+        in_use: Some(in_use),
         process: record.as_ref().map(|record| record.process),
         phase,
-        activity: phase.map_or("has no record", Phase::in_words).to_owned(),
-        created: created.unwrap_or_else(|| Timestamp::from_unix(0)),
-        endpoint: machine
-            .and_then(|machine| machine.endpoint)
-            .map(|endpoint| endpoint.to_string()),
+        activity: phase
+            .map_or("has a record that cannot be read", Phase::in_words)
+            .to_owned(),
+        created: record
+            .as_ref()
+            .map_or_else(|| Timestamp::from_unix(0), |record| record.created),
         configuration: record.map(|record| record.configuration),
-        machine: machine.map(|machine| machine.id.clone()),
+        machine: None,
+        endpoint: None,
     }
 }

@@ -22,6 +22,8 @@ use crate::files;
 use crate::lock::Lock;
 use crate::state;
 
+/// The value of `provider` in the configuration.
+pub(crate) const LOCAL: &str = "local";
 /// The folder, inside a machine's, where the job does its work.
 const WORKSPACE: &str = "workspace";
 /// The folder, inside a machine's, of its simulated TPM.
@@ -58,7 +60,7 @@ impl LocalProvider {
         state::private_folder(&machines)?;
         Ok(Self {
             capabilities: CloudCapabilities {
-                name: "local",
+                name: LOCAL,
                 measured_boot: false,
                 simulated: purpose.simulated,
             },

@@ -4,8 +4,13 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const FILE: &str = "owner.lock";
+
+/// How long to wait for a lock: somebody may only be looking whether it is held.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The lock of a folder, held until it is dropped.
 #[derive(Debug)]
@@ -27,19 +32,64 @@ impl Lock {
     }
 
     fn of(file: File) -> io::Result<Option<Self>> {
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Self(file))),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
         }
     }
 
     /// Whether someone holds the lock; where that cannot be found out, nothing is taken away from anybody.
     pub(crate) fn is_held(folder: &Path) -> bool {
         match File::open(folder.join(FILE)) {
-            // The lock of this handle ends with it.
-            Ok(file) => file.try_lock().is_err(),
+            // Shared, so that others who look at the same time do not take this one for the holder. It ends with the handle.
+            Ok(file) => file.try_lock_shared().is_err(),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn who_looks_disturbs_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Lock::make(folder.path()).unwrap());
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        assert!(!Lock::is_held(folder.path()), "they only look");
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(50));
+            done.store(true, Ordering::Relaxed);
+        });
+
+        // Somebody who looks for as long as this.
+        let file = File::open(folder.path().join(FILE)).unwrap();
+        file.try_lock_shared().unwrap();
+        assert!(!Lock::is_held(folder.path()));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(PATIENCE / 4);
+                drop(file);
+            });
+            let lock = Lock::take(folder.path()).unwrap();
+            assert!(lock.is_some() && Lock::is_held(folder.path()));
+            assert!(Lock::take(folder.path()).unwrap().is_none());
+        });
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::args::{DestroyArgs, LogsArgs};
 use crate::card::count;
 use crate::error::{Exit, Failure};
-use crate::fleet::{Entry, Fleet, InUse};
+use crate::fleet::{Entry, Fleet, InUse, Removed, Survey};
 use crate::output::Terminal;
 use crate::run::block_on;
 use crate::signals::Signals;
@@ -22,15 +22,40 @@ const BEGINNING: usize = 200;
 
 pub(crate) fn list(terminal: Terminal) -> Result<Exit, Failure> {
     block_on(async {
-        let entries = fleet()?.survey().await?;
-        terminal.result(&table_of(&entries));
+        let Survey { entries, failures } = fleet()?.survey().await;
+        if failures.is_empty() || !entries.is_empty() {
+            terminal.result(&table_of(&entries));
+        }
+        for entry in &entries {
+            if let Some(problem) = &entry.problem {
+                terminal.warning(&format!("{}: {problem}", entry.job));
+            }
+        }
         terminal.json_result(&json!({ "machines": entries }));
-        Ok(Exit::Holds)
+        ended(failures, terminal)
     })
 }
 
 fn fleet() -> Result<Fleet, Failure> {
-    Fleet::of(State::from_environment()?)
+    Ok(Fleet::of(State::from_environment()?))
+}
+
+/// How a command ends in which all this went wrong.
+fn ended(mut failures: Vec<Failure>, terminal: Terminal) -> Result<Exit, Failure> {
+    let last = failures.pop();
+    for failure in &failures {
+        terminal.error(failure);
+    }
+    last.map_or(Ok(Exit::Holds), Err)
+}
+
+/// The entry that is meant. If there is none, that may be because not everything could be looked at.
+fn chosen<'a>(survey: &'a Survey, name: &str, terminal: Terminal) -> Result<&'a Entry, Failure> {
+    Fleet::choose(&survey.entries, name).inspect_err(|_| {
+        for failure in &survey.failures {
+            terminal.error(failure);
+        }
+    })
 }
 
 /// One line for each machine.
@@ -64,47 +89,57 @@ pub(crate) fn table_of(entries: &[Entry]) -> Text {
 pub(crate) fn destroy(args: &DestroyArgs, terminal: Terminal) -> Result<Exit, Failure> {
     block_on(async {
         let fleet = fleet()?;
-        let entries = fleet.survey().await?;
-        let chosen: Vec<&Entry> = match &args.job {
-            Some(name) => vec![Fleet::choose(&entries, name)?],
-            None => entries.iter().collect(),
+        let survey = fleet.survey().await;
+        let (chosen, mut failures): (Vec<&Entry>, Vec<Failure>) = match &args.job {
+            Some(name) => (vec![chosen(&survey, name, terminal)?], Vec::new()),
+            None => (survey.entries.iter().collect(), survey.failures.clone()),
         };
         let in_use = if args.force { InUse::Destroy } else { InUse::Refuse };
-        let (mut destroyed, mut failed) = (Vec::new(), None);
+        let mut destroyed = Vec::new();
         for entry in chosen {
             match fleet.destroy(entry, in_use).await {
-                Ok(()) => destroyed.push(entry.job.to_string()),
-                // The others are destroyed all the same; each failure but the last is told here.
-                Err(failure) => {
-                    if let Some(earlier) = failed.replace(failure) {
-                        terminal.error(&earlier);
-                    }
-                }
+                Ok(removed) => destroyed.push((entry.job.to_string(), removed)),
+                // The others are destroyed all the same.
+                Err(failure) => failures.push(failure),
             }
         }
-        match &destroyed[..] {
-            [] if failed.is_some() => {}
-            [] => terminal.result(&"There are no machines to destroy.".into()),
-            [job] => terminal.result(
-                &Text::from("Destroyed the machine of the job ")
-                    .bold(job)
-                    .plain("."),
-            ),
-            jobs => terminal.result(&format!("Destroyed {}.", count(jobs.len() as u64, "machine")).into()),
+        if !destroyed.is_empty() || failures.is_empty() {
+            terminal.result(&in_words(&destroyed));
         }
-        terminal.json_result(&json!({ "destroyed": destroyed }));
-        match failed {
-            Some(failure) => Err(failure),
-            None => Ok(Exit::Holds),
-        }
+        let jobs: Vec<_> = destroyed.iter().map(|(job, _)| job).collect();
+        terminal.json_result(&json!({ "destroyed": jobs }));
+        ended(failures, terminal)
     })
+}
+
+/// Says what was destroyed.
+fn in_words(destroyed: &[(String, Removed)]) -> Text {
+    match destroyed {
+        [] => "There are no machines to destroy.".into(),
+        [(job, Removed::Machine)] => Text::from("Destroyed the machine of the job ")
+            .bold(job)
+            .plain("."),
+        [(job, Removed::Record)] => Text::from("Forgot the job ").bold(job).plain("."),
+        all => {
+            let number = |what| all.iter().filter(|(_, removed)| *removed == what).count() as u64;
+            let (machines, records) = (number(Removed::Machine), number(Removed::Record));
+            let mut words = Vec::new();
+            if machines > 0 {
+                words.push(format!("Destroyed {}.", count(machines, "machine")));
+            }
+            if records > 0 {
+                words.push(format!("Forgot {}.", count(records, "job")));
+            }
+            words.join(" ").into()
+        }
+    }
 }
 
 pub(crate) fn logs(args: &LogsArgs, terminal: Terminal) -> Result<Exit, Failure> {
     block_on(async {
         let fleet = fleet()?;
-        let entries = fleet.survey().await?;
-        let entry = Fleet::choose(&entries, &args.job)?;
+        let survey = fleet.survey().await;
+        let entry = chosen(&survey, &args.job, terminal)?;
         let console = fleet.console(entry).await?;
         if args.follow {
             let mut signals = Signals::listen()?;

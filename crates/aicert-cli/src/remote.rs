@@ -56,7 +56,7 @@ pub(crate) async fn run(
     terminal: Terminal,
     signals: &mut Signals,
 ) -> Result<Exit, Failure> {
-    survey::survey(&Fleet::of(plan.state.clone())?, terminal).await;
+    survey::survey(&Fleet::of(plan.state.clone()), terminal).await;
     let provider = backends::provider(machine, &plan.state)?;
     let identity = Identity::generate().map_err(|error| stop::failure(&error))?;
     let trust = Trust {

@@ -261,6 +261,172 @@ fn a_machine_that_the_record_does_not_know_is_made_again() {
     assert_eq!(left(&desk), Vec::<String>::new());
 }
 
+/// Changes a field of a job's record.
+fn change_record(desk: &Desk, job: &str, field: &str, value: Value) {
+    let path = desk.path(&format!("state/runs/{job}/record.json"));
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record[field] = value;
+    std::fs::write(&path, record.to_string()).unwrap();
+}
+
+/// Runs another job that gets no machine; what it says before that is what it found.
+fn warnings_of_another_run(desk: &Desk, job: &str) -> String {
+    desk.write("empty.raw", "");
+    let output = desk.command(&["run"]).output().unwrap();
+    desk.write("empty.raw", vec![0; 1 << 20]);
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    let warnings: Vec<_> = text.lines().filter(|line| line.starts_with("warning")).collect();
+    let text = warnings
+        .join("\n")
+        .replace(&desk.path("").display().to_string(), "DESK/");
+    said(&text, job)
+}
+
+#[test]
+fn a_machine_whose_process_cannot_be_known_is_not_forgotten() {
+    if !have_qemu() {
+        return;
+    }
+    let desk = desk();
+    let (run, job) = begin(&desk);
+    run.end(Signal::KILL);
+    let folder = desk.path(&format!("state/qemu/machines/{job}"));
+    let process = folder.join("qemu.process");
+    let written = std::fs::read(&process).unwrap();
+    std::fs::write(&process, "damaged").unwrap();
+    let entry = machine(&desk).unwrap();
+    assert_eq!(
+        (&entry["state"], &entry["phase"]),
+        (&"unknown".into(), &"booting".into())
+    );
+    assert_snapshot!(warnings_of_another_run(&desk, &job), @"warning: the job JOB (DESK/aicert.yaml, TIME): is left as it is: it cannot be found out whether qemu of the machine JOB still runs: could not read DESK/state/qemu/machines/JOB/qemu.process: expected value at line 1 column 1; `aicert machines destroy JOB` removes what can be removed");
+    assert_snapshot!(said(&desk.run(&["attach"]), &job), @r#"
+    exit code 1
+    --- stderr
+    error: nobody can go on with the job JOB: it cannot be found out whether qemu of the machine JOB still runs: could not read DESK/state/qemu/machines/JOB/qemu.process: expected value at line 1 column 1
+    "#);
+    for force in [&[][..], &["--force"]] {
+        let destroyed = desk.run(&[&["machines", "destroy", "--all"], force].concat());
+        assert!(destroyed.starts_with("exit code 1"), "{destroyed}");
+        assert!(
+            destroyed.contains("end them with `kill`, and remove DESK/state/qemu/machines/"),
+            "{destroyed}"
+        );
+    }
+    qemu_in(&folder);
+    // What another version has added is no damage.
+    let mut process_of_another: Value = serde_json::from_slice(&written).unwrap();
+    process_of_another["added"] = 1.into();
+    std::fs::write(&process, process_of_another.to_string()).unwrap();
+    assert_eq!(machine(&desk).unwrap()["state"], "running");
+    assert!(
+        desk.run(&["machines", "destroy", "--all"])
+            .starts_with("exit code 0")
+    );
+    assert_eq!(left(&desk), Vec::<String>::new());
+}
+
+#[test]
+fn the_machine_of_a_job_whose_results_are_here_goes_without_a_word() {
+    if !have_qemu() {
+        return;
+    }
+    let desk = desk();
+    let (run, job) = begin(&desk);
+    run.end(Signal::KILL);
+    // As if the command had been killed when everything was here, and before it had removed the machine.
+    change_record(&desk, &job, "phase", "delivered".into());
+    assert_eq!(warnings_of_another_run(&desk, &job), "");
+    assert_eq!(left(&desk), Vec::<String>::new());
+}
+
+#[test]
+fn a_machine_is_taken_from_who_follows_it_only_by_force() {
+    if !have_qemu() {
+        return;
+    }
+    let desk = desk();
+    let (mut run, _) = begin(&desk);
+    assert!(
+        desk.run(&["machines", "destroy", "--all"])
+            .starts_with("exit code 1")
+    );
+    let destroyed = desk.run(&["machines", "destroy", "--all", "--force"]);
+    assert!(
+        destroyed.starts_with("exit code 0\n--- stdout\nDestroyed the machine"),
+        "{destroyed}"
+    );
+    assert_eq!(run.0.wait().unwrap().code(), Some(1));
+    assert_eq!(left(&desk), Vec::<String>::new());
+}
+
+/// Runs in namespaces of its own, and ends with everything that it has started: `$1` is the command.
+const ON_A_FULL_DISK: &str = r#"
+mount -t tmpfs -o size=64m,mode=700 tmpfs state || exit 77
+"$1" run & run=$!
+tries=0
+until grep -qs booting state/runs/*/record.json; do
+    tries=$((tries + 1)); [ $tries -lt 1200 ] || { echo "no machine boots"; exit 1; }
+    sleep 0.1
+done
+kill -KILL $run
+dd if=/dev/zero of=state/filler bs=4k 2>/dev/null
+cp aicert.yaml state/ 2>/dev/null && { echo "the disk is not full"; exit 1; }
+"$1" attach 2>attached & attach=$!
+until grep -q Attest attached; do
+    kill -0 $attach 2>/dev/null || { cat attached; exit 1; }
+    sleep 0.1
+done
+kill -KILL $attach
+"$1" machines destroy --all || exit
+ls -A state/runs
+"#;
+
+#[test]
+fn a_machine_can_be_destroyed_when_the_disk_is_full() {
+    if !have_qemu() {
+        return;
+    }
+    let desk = desk();
+    std::fs::create_dir(desk.path("state")).unwrap();
+    let mut command = desk.command(&[]);
+    let aicert = command.get_program().to_owned();
+    let variables: Vec<_> = command
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+    command = Command::new("unshare");
+    command
+        .args([
+            "--map-root-user",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+        ])
+        .args(["sh", "-c", ON_A_FULL_DISK, "sh"])
+        .arg(aicert)
+        .envs(variables)
+        .current_dir(desk.path(""));
+    let output = command.output();
+    let Some(output) = output.ok().filter(|output| {
+        !String::from_utf8_lossy(&output.stderr).contains("unshare:") && output.status.code() != Some(77)
+    }) else {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    };
+    let shown = desk.show(&output);
+    assert!(shown.starts_with("exit code 0"), "{shown}");
+    let told = String::from_utf8_lossy(&output.stdout);
+    // Nothing of the job is left.
+    assert!(
+        told.starts_with("Destroyed the machine of the job") && told.lines().count() == 1,
+        "{shown}"
+    );
+}
+
 fn machine_is_free(desk: &Desk) -> bool {
     machine(desk).is_some_and(|machine| machine["in_use"] == false)
 }
@@ -276,7 +442,11 @@ fn a_machine_that_ended_is_cleaned_up() {
         run.end(Signal::KILL);
         let qemu = desk.path(&format!("state/qemu/machines/{job}"));
         end_machine(&qemu);
-        assert_eq!(machine(&desk).unwrap()["state"], "ended");
+        // The kernel takes its time to take a machine apart.
+        let begun = Instant::now();
+        while machine(&desk).unwrap()["state"] != "ended" {
+            assert!(begun.elapsed() < LIMIT, "it goes on without QEMU");
+        }
         // Another run has nothing that it could run: it has said what it found before that.
         desk.write("empty.raw", "");
         let output = desk.command(&[command]).output().unwrap();

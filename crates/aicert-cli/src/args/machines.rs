@@ -50,7 +50,8 @@ pub(crate) struct DestroyArgs {
     /// Destroys every machine
     #[arg(long)]
     pub(crate) all: bool,
-    /// Destroys machines of jobs that another aicert follows, too
+    /// Destroys machines of jobs that another aicert follows, too, but for jobs on this machine; and forgets jobs of which
+    /// nobody knows whether they have a machine
     #[arg(long)]
     pub(crate) force: bool,
 }

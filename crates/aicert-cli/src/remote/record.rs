@@ -35,8 +35,9 @@ pub(crate) const SESSION: &str = "session.json";
 pub(crate) const SENT: &str = "sent.json";
 /// What came of it, once everything is here.
 pub(crate) const RESULT: &str = "result.json";
-/// Marks folders that are not complete yet.
+/// Marks folders that are not complete yet, or not any more. No job's name begins like this.
 const NEW: &str = ".new-";
+const OLD: &str = ".old-";
 /// A record is a few kilobytes.
 const RECORD_LIMIT: u64 = 4 << 20;
 
@@ -194,7 +195,56 @@ impl Run {
     /// Forgets the job: there is nothing left that belongs to it.
     pub(crate) fn forget(self) -> Result<(), CloudError> {
         self.clear()?;
-        files::remove(&self.folder).map_err(|error| state::storage("remove", &self.folder, error))
+        forget(&self.folder)
+    }
+}
+
+/// Removes the folder of a job, for whoever holds its lock. It loses its name first: what is left of it, should this be cut
+/// off, must not be taken for a job that did not come far.
+fn forget(folder: &Path) -> Result<(), CloudError> {
+    let mut name = std::ffi::OsString::from(OLD);
+    name.push(folder.file_name().unwrap_or_default());
+    let old = folder.with_file_name(name);
+    match fs::rename(folder, &old) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(state::storage("remove", folder, error)),
+        Ok(()) => {}
+    }
+    // What cannot be made durable or removed now, the next list removes.
+    let _ = files::sync_folder(files::folder_of(folder));
+    let _ = files::remove(&old);
+    Ok(())
+}
+
+/// What becomes of the wish to follow a job.
+#[derive(Debug)]
+pub(crate) enum Take {
+    /// This process follows it from here on.
+    Run(Run),
+    /// Another process does.
+    Held {
+        /// Which, when it last wrote that down.
+        process: Option<u32>,
+    },
+    /// Nobody can: its record cannot be read.
+    Unreadable(Unreadable),
+    /// It is not there.
+    Gone,
+}
+
+/// A job that this process holds, and of which it knows nothing.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    folder: PathBuf,
+    /// Why it cannot be read.
+    pub(crate) why: String,
+    _lock: Lock,
+}
+
+impl Unreadable {
+    /// Removes what there is of it.
+    pub(crate) fn forget(self) -> Result<(), CloudError> {
+        forget(&self.folder)
     }
 }
 
@@ -202,8 +252,8 @@ impl Run {
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) job: JobId,
-    /// Nothing when it cannot be read.
-    pub(crate) record: Option<Record>,
+    /// Or why it cannot be read.
+    pub(crate) record: Result<Record, String>,
     /// Whether a process follows it.
     pub(crate) in_use: bool,
 }
@@ -263,34 +313,61 @@ impl Runs {
             Err(error) => return Err(state::storage("read the state folder", &self.0, error)),
         };
         let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
             .collect();
         names.sort();
         self.sweep(&names);
         let jobs = names.into_iter().filter_map(|name| name.parse::<JobId>().ok());
-        Ok(jobs
-            .map(|job| {
-                let folder = self.0.join(job.as_str());
-                Known {
-                    record: read_record(&folder),
-                    in_use: Lock::is_held(&folder),
-                    job,
-                }
-            })
-            .collect())
+        Ok(jobs.filter_map(|job| self.known(&job)).collect())
     }
 
-    /// Follows a job from here on; nothing when another process does, or its record cannot be read.
-    pub(crate) fn take(&self, job: &JobId) -> Result<Option<Run>, CloudError> {
+    /// What is known of one job; nothing when it is not there.
+    pub(crate) fn known(&self, job: &JobId) -> Option<Known> {
+        let folder = self.0.join(job.as_str());
+        let in_use = Lock::is_held(&folder);
+        let record = read_record(&folder);
+        // Last: it may have been forgotten meanwhile.
+        files::exists(&folder).then(|| Known {
+            job: job.clone(),
+            record,
+            in_use,
+        })
+    }
+
+    /// Follows a job from here on.
+    pub(crate) fn take(&self, job: &JobId) -> Result<Take, CloudError> {
         let folder = self.0.join(job.as_str());
         let lock = match Lock::take(&folder) {
+            // Somebody has removed the lock alone, by hand.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && files::exists(&folder) => {
+                Lock::make(&folder).map(Some)
+            }
+            other => other,
+        };
+        let lock = match lock {
             Ok(Some(lock)) => lock,
-            Ok(None) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(None) => {
+                let process = read_record(&folder).map(|record| record.process).ok();
+                return Ok(Take::Held { process });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Take::Gone),
             Err(error) => return Err(state::storage("lock", &folder, error)),
         };
-        let Some(record) = read_record(&folder) else {
-            return Ok(None);
+        // Whoever had the lock may have forgotten the job with it.
+        if !files::exists(&folder) {
+            return Ok(Take::Gone);
+        }
+        let record = match read_record(&folder) {
+            Ok(record) => record,
+            Err(why) => {
+                return Ok(Take::Unreadable(Unreadable {
+                    folder,
+                    why,
+                    _lock: lock,
+                }));
+            }
         };
         let mut run = Run {
             job: job.clone(),
@@ -298,21 +375,18 @@ impl Runs {
             record,
             _lock: lock,
         };
-        run.update(|record| record.process = std::process::id())?;
-        Ok(Some(run))
+        // For people alone: that the disk is full, as of the machine that is to be removed, stops nobody.
+        let _ = run.update(|record| record.process = std::process::id());
+        Ok(Take::Run(run))
     }
 
-    /// Removes what is known of a job whose record cannot be read.
-    pub(crate) fn remove(&self, job: &JobId) -> Result<(), CloudError> {
-        let folder = self.0.join(job.as_str());
-        files::remove(&folder).map_err(|error| state::storage("remove", &folder, error))
-    }
-
-    /// Removes folders whose making was interrupted: nothing was made on their account.
+    /// Removes folders whose making was interrupted, as nothing was made on their account, and those whose removal was.
     fn sweep(&self, names: &[String]) {
-        for name in names.iter().filter(|name| name.starts_with(NEW)) {
+        for name in names {
             let folder = self.0.join(name);
-            if files::is_older_than_a_minute(&folder) && !Lock::is_held(&folder) {
+            let abandoned =
+                name.starts_with(OLD) || (name.starts_with(NEW) && files::is_older_than_a_minute(&folder));
+            if abandoned && !Lock::is_held(&folder) {
                 let _ = files::remove(&folder);
             }
         }
@@ -324,12 +398,17 @@ fn to_json(record: &Record) -> io::Result<Vec<u8>> {
     serde_json::to_vec_pretty(record).map_err(io::Error::from)
 }
 
-fn read_record(folder: &Path) -> Option<Record> {
+/// Reads the record in the folder of a job, or says why it cannot be read.
+fn read_record(folder: &Path) -> Result<Record, String> {
     let path = folder.join(RECORD);
-    if fs::metadata(&path).ok()?.len() > RECORD_LIMIT {
-        return None;
+    let unreadable =
+        |why: &dyn std::fmt::Display| format!("its record {} cannot be read: {why}", path.display());
+    let length = fs::metadata(&path).map_err(|error| unreadable(&error))?.len();
+    if length > RECORD_LIMIT {
+        return Err(unreadable(&format!("it has {length} bytes")));
     }
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    let bytes = fs::read(&path).map_err(|error| unreadable(&error))?;
+    serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))
 }
 
 #[cfg(test)]
@@ -399,8 +478,9 @@ pub(super) mod tests {
             (read.phase, read.machine.as_deref()),
             (Phase::Submitted, Some("m"))
         );
+        let own = Some(std::process::id());
         assert!(
-            runs.take(&known[0].job).unwrap().is_none(),
+            matches!(runs.take(&known[0].job).unwrap(), Take::Held { process } if process == own),
             "another one follows it"
         );
 
@@ -408,13 +488,21 @@ pub(super) mod tests {
         let job = run.job().clone();
         drop(run);
         assert!(!runs.list().unwrap()[0].in_use);
-        let run = runs.take(&job).unwrap().unwrap();
+        let run = taken(&runs, &job);
         assert_eq!(run.record().phase, Phase::Submitted);
         let partial = files::partial(&folder.path().join("proof.json"), &job);
         fs::write(&partial, "half").unwrap();
         run.forget().unwrap();
         assert!(runs.list().unwrap().is_empty() && !files::exists(&partial));
-        assert!(runs.take(&job).unwrap().is_none());
+        assert!(matches!(runs.take(&job).unwrap(), Take::Gone));
+        assert_eq!(fs::read_dir(&runs.0).unwrap().count(), 0);
+    }
+
+    fn taken(runs: &Runs, job: &JobId) -> Run {
+        match runs.take(job).unwrap() {
+            Take::Run(run) => run,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -425,10 +513,51 @@ pub(super) mod tests {
         fs::write(run.path(RECORD), "{").unwrap();
         drop(run);
         let known = runs.list().unwrap();
-        assert!(known[0].record.is_none() && !known[0].in_use);
-        assert!(runs.take(&known[0].job).unwrap().is_none());
-        runs.remove(&known[0].job).unwrap();
+        let why = known[0].record.as_ref().unwrap_err();
+        assert!(
+            why.contains("record.json cannot be read: EOF") && !known[0].in_use,
+            "{why}"
+        );
+        let Take::Unreadable(unreadable) = runs.take(&known[0].job).unwrap() else {
+            panic!("it cannot be followed");
+        };
+        assert_eq!(unreadable.why, *why);
+        assert!(matches!(
+            runs.take(&known[0].job).unwrap(),
+            Take::Held { process: None }
+        ));
+        unreadable.forget().unwrap();
         assert!(runs.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_lock_that_somebody_removed_keeps_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = Runs::of(&state(folder.path()));
+        let run = runs.begin(record("a", folder.path()), &[]).unwrap();
+        let job = run.job().clone();
+        fs::remove_file(run.path("owner.lock")).unwrap();
+        drop(run);
+        let run = taken(&runs, &job);
+        assert!(matches!(runs.take(&job).unwrap(), Take::Held { .. }));
+        run.forget().unwrap();
+        assert!(runs.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_job_whose_removal_was_cut_off_is_no_job_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = Runs::of(&state(folder.path()));
+        drop(runs.begin(record("a", folder.path()), &[]).unwrap());
+        let old = runs.0.join(".old-b");
+        fs::create_dir(&old).unwrap();
+        // The process that removes it may be at it.
+        let lock = Lock::make(&old).unwrap();
+        assert_eq!(runs.list().unwrap().len(), 1);
+        assert!(old.exists());
+        drop(lock);
+        assert_eq!(runs.list().unwrap().len(), 1);
+        assert!(!old.exists());
     }
 
     #[test]

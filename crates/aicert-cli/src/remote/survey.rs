@@ -1,8 +1,9 @@
 //! What earlier commands left on other machines: told to the user, and removed where nothing can be lost.
 
 use super::job::lost;
-use super::record::Phase;
+use super::record::{Phase, Take};
 use crate::backends;
+use crate::error::Failure;
 use crate::fleet::{Entry, Fleet, InUse, MachineState};
 use crate::output::Terminal;
 
@@ -15,8 +16,10 @@ enum Verdict {
     MentionJob,
     /// Nobody knows what it is for.
     MentionMachine,
-    /// It is removed, after saying what is lost.
-    CleanUp(Phase),
+    /// What it is, or whether it still is, cannot be found out.
+    MentionProblem,
+    /// It is removed, after saying what is lost, as far as that is known.
+    CleanUp(Option<Phase>),
     /// It is removed; nothing is lost.
     CleanUpQuietly,
 }
@@ -24,58 +27,84 @@ enum Verdict {
 fn verdict(entry: &Entry) -> Verdict {
     match (entry.in_use, entry.state, entry.phase) {
         (Some(true), ..) => Verdict::Leave,
+        _ if entry.problem.is_some() => Verdict::MentionProblem,
+        (_, MachineState::Unknown, _) => Verdict::MentionProblem,
         (_, _, Some(Phase::Delivered)) => Verdict::CleanUpQuietly,
         (_, MachineState::Running, Some(_)) => Verdict::MentionJob,
         (_, MachineState::Running, None) => Verdict::MentionMachine,
-        (_, _, Some(phase)) => Verdict::CleanUp(phase),
-        (_, _, None) => Verdict::CleanUp(Phase::Prepared),
+        (_, MachineState::Ended | MachineState::Absent, phase) => Verdict::CleanUp(phase),
     }
 }
 
 /// Tells of machines that nobody uses any more, and cleans up after those that have ended. What goes wrong with that is told
 /// as well, and stops nobody from running another job.
 pub(crate) async fn survey(fleet: &Fleet, terminal: Terminal) {
-    let entries = fleet.survey_remote().await.unwrap_or_else(|failure| {
+    let found = fleet.survey_remote().await;
+    for failure in found.failures {
         terminal.warning(&format!(
             "what earlier commands left cannot be looked at: {}",
             failure.message
         ));
-        Vec::new()
-    });
-    for entry in entries {
+    }
+    for entry in found.entries {
         let name = describe(&entry);
         let job = &entry.job;
-        match verdict(&entry) {
-            Verdict::Leave => continue,
+        let verdict = verdict(&entry);
+        match verdict {
+            Verdict::Leave => {}
             Verdict::MentionJob => {
                 terminal.warning(&format!(
                     "{name} is still there, and nobody follows it: the machine {}. `aicert attach {job}` goes on with it, \
                      `aicert machines destroy {job}` removes it",
                     entry.activity
                 ));
-                continue;
             }
             Verdict::MentionMachine => {
                 terminal.warning(&format!(
                     "there is a machine for {name}, of which nothing else is known: `aicert machines destroy {job}` removes it"
                 ));
-                continue;
             }
-            Verdict::CleanUp(phase) => {
-                let console = fleet.console(&entry).await.unwrap_or_default();
-                let explanation = backends::explain_end(&console)
-                    .map_or_else(String::new, |explanation| format!(" ({explanation})"));
-                terminal.warning(&format!("{name}: {}{explanation}. Cleaning up.", lost(phase)));
+            Verdict::MentionProblem => {
+                let problem = entry
+                    .problem
+                    .as_deref()
+                    .unwrap_or("nobody can say what became of it");
+                terminal.warning(&format!(
+                    "{name} is left as it is: {problem}; `aicert machines destroy {job}` removes what can be removed"
+                ));
             }
-            Verdict::CleanUpQuietly => {}
-        }
-        if let Err(failure) = fleet.destroy(&entry, InUse::Refuse).await {
-            terminal.warning(&format!(
-                "{}; `aicert machines destroy {job}` tries again",
-                failure.message
-            ));
+            Verdict::CleanUp(_) | Verdict::CleanUpQuietly => {
+                if let Err(failure) = clean_up(fleet, &entry, verdict, terminal).await {
+                    terminal.warning(&format!(
+                        "{}; `aicert machines destroy {job}` tries again",
+                        failure.message
+                    ));
+                }
+            }
         }
     }
+}
+
+/// Removes what there is of a job, unless somebody else has begun to do something about it since it was looked at.
+async fn clean_up(fleet: &Fleet, entry: &Entry, verdict: Verdict, terminal: Terminal) -> Result<(), Failure> {
+    let taken = fleet
+        .runs()
+        .take(&entry.job)
+        .map_err(|error| Failure::of(&error))?;
+    match (&taken, entry.phase) {
+        (Take::Run(run), Some(phase)) if run.record().phase == phase => {}
+        (Take::Gone, None) => {}
+        _ => return Ok(()),
+    }
+    if let Verdict::CleanUp(phase) = verdict {
+        let console = fleet.console(entry).await.unwrap_or_default();
+        let explanation = backends::explain_end(&console)
+            .map_or_else(String::new, |explanation| format!(" ({explanation})"));
+        let lost = phase.map_or("its machine has ended, and nothing else is known of it", lost);
+        terminal.warning(&format!("{}: {lost}{explanation}. Cleaning up.", describe(entry)));
+    }
+    fleet.remove(entry, taken, InUse::Refuse).await?;
+    Ok(())
 }
 
 fn describe(entry: &Entry) -> String {
@@ -101,6 +130,7 @@ mod tests {
             job: "a".parse().unwrap(),
             provider: "qemu".into(),
             state,
+            problem: None,
             in_use,
             process: None,
             phase,
@@ -114,7 +144,7 @@ mod tests {
 
     #[test]
     fn only_what_cannot_be_lost_is_removed() {
-        use MachineState::{Absent, Ended, Running};
+        use MachineState::{Absent, Ended, Running, Unknown};
         for phase in [
             Phase::Prepared,
             Phase::Booting,
@@ -130,8 +160,9 @@ mod tests {
                 assert_eq!(of(Running), Verdict::MentionJob);
                 assert_eq!(
                     (of(Ended), of(Absent)),
-                    (Verdict::CleanUp(phase), Verdict::CleanUp(phase))
+                    (Verdict::CleanUp(Some(phase)), Verdict::CleanUp(Some(phase)))
                 );
+                assert_eq!(of(Unknown), Verdict::MentionProblem);
             }
         }
         for state in [Absent, Ended, Running] {
@@ -140,5 +171,17 @@ mod tests {
         }
         assert_eq!(verdict(&entry(Some(true), Running, None)), Verdict::Leave);
         assert_eq!(verdict(&entry(None, Running, None)), Verdict::MentionMachine);
+        assert_eq!(verdict(&entry(None, Ended, None)), Verdict::CleanUp(None));
+        // What is not known, is not nothing.
+        for (state, phase) in [
+            (Unknown, None),
+            (Unknown, Some(Phase::Delivered)),
+            (Ended, None),
+            (Running, None),
+        ] {
+            let mut unknown = entry(Some(false), state, phase);
+            unknown.problem = Some("its record cannot be read".into());
+            assert_eq!(verdict(&unknown), Verdict::MentionProblem);
+        }
     }
 }
