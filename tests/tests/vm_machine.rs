@@ -141,12 +141,17 @@ async fn a_machine_serves_its_owner_and_nobody_else() {
     let prepared = owner.prepared("owner", include_str!("../jobs/talkative.py"), "", &image);
     second.submit(prepared.submission()).await.unwrap();
     let status = second.status(&job("owner")).await.unwrap();
-    let sent = second
+    let mut sent = Vec::new();
+    second
         .send_inputs(
             &job("owner"),
             prepared.uploads(),
             &status.awaited,
             &Progress::ignored(),
+            |input| {
+                sent.push(input.clone());
+                Ok(())
+            },
         )
         .await
         .unwrap();
@@ -255,6 +260,7 @@ async fn what_is_too_large_is_refused(owner: &Owner, client: &AttestedClient, im
             prepared.uploads(),
             &status.awaited,
             &Progress::ignored(),
+            |_| Ok(()),
         )
         .await
         .unwrap_err();

@@ -8,6 +8,7 @@ mod queue;
 mod send;
 
 use std::fmt;
+use std::io;
 
 use aicert_core::api::{AwaitedInput, JobState, JobStatus, ProblemCode};
 use aicert_core::certificate::Certificate;
@@ -24,7 +25,7 @@ use crate::http::{STATUS_LIMIT, parse};
 use crate::submission::Upload;
 pub(crate) use send::background;
 
-/// An input that was sent. Whoever goes on with a job from another process keeps it beside the [`Session`](crate::Session).
+/// An input that was sent, or is about to be. Whoever goes on with a job from another process keeps it beside the [`Session`](crate::Session).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sent {
@@ -80,20 +81,24 @@ impl AttestedClient {
     /// Sends the inputs that the machine waits for; the job starts when it has them all. `awaited` is what the status of the
     /// job says. What was received before is left out, so that it can be called again after a failure.
     ///
+    /// `on_sending` is told of each input before the first byte of it is sent, and is to make it durable where the job may be gone
+    /// on with from another process: a machine never has an input that was not told of. One that is told of again was not
+    /// received before: what is told later counts.
+    ///
     /// Progress is reported with [`aicert_core::progress::Step::Send`].
     ///
     /// # Errors
     ///
-    /// When the machine asks for something else than the job's inputs, an input cannot be read or changes meanwhile, or the
-    /// machine cannot be reached.
+    /// When the machine asks for something else than the job's inputs, an input cannot be read or changes meanwhile,
+    /// `on_sending` fails, or the machine cannot be reached.
     pub async fn send_inputs(
         &self,
         job: &JobId,
         uploads: &[Upload],
         awaited: &[AwaitedInput],
         progress: &Progress,
-    ) -> Result<Vec<Sent>, ClientError> {
-        let mut sent = Vec::new();
+        mut on_sending: impl FnMut(&Sent) -> io::Result<()>,
+    ) -> Result<(), ClientError> {
         for input in awaited {
             let known = uploads
                 .iter()
@@ -106,26 +111,29 @@ impl AttestedClient {
                     found,
                 )
             })?;
-            let content = self.send_input(job, upload, progress).await?;
-            sent.push(Sent {
+            let source = send::Source::measure(upload, progress).await?;
+            let sent = Sent {
                 name: upload.name.clone(),
-                content,
-            });
+                content: source.content(),
+            };
+            on_sending(&sent)
+                .map_err(|error| ClientError::storage("note what is sent of", &upload.path, error))?;
+            self.send_input(job, upload, &source, progress).await?;
         }
-        Ok(sent)
+        Ok(())
     }
 
     async fn send_input(
         &self,
         job: &JobId,
         upload: &Upload,
+        source: &send::Source,
         progress: &Progress,
-    ) -> Result<SentContent, ClientError> {
-        let source = send::Source::measure(upload, progress).await?;
+    ) -> Result<(), ClientError> {
         let mut patience = self.http.settings.patience();
         loop {
-            let error = match self.put(job, upload, &source, progress).await {
-                Ok(()) => return Ok(source.content()),
+            let error = match self.put(job, upload, source, progress).await {
+                Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             // A connection that broke may have broken after the last byte, or the machine may not have noticed yet.
@@ -138,7 +146,11 @@ impl AttestedClient {
             }
             let status = self.status(job).await?;
             if has_received(&status, &upload.name) {
-                return Ok(source.content());
+                return Ok(());
+            }
+            // The job was stopped: it takes nothing any more, and says so.
+            if is_conflict && status.state != JobState::Receiving {
+                return Err(error);
             }
             patience.wait(error).await?;
         }
@@ -160,12 +172,12 @@ impl AttestedClient {
     }
 }
 
-/// Whether a job that accepts inputs, or has started with them all, has this one.
+/// Whether a job that accepts inputs, or has started with them all, has this one. One that has failed had started.
 fn has_received(status: &JobStatus, name: &str) -> bool {
     let is_awaited = status.awaited.iter().any(|input| input.name == name);
     !is_awaited
         && matches!(
             status.state,
-            JobState::Receiving | JobState::Running | JobState::Finished
+            JobState::Receiving | JobState::Running | JobState::Finished | JobState::Failed
         )
 }

@@ -113,6 +113,7 @@ async fn large_files_are_not_held_in_memory() {
             &[Upload { name, form, path }],
             &awaited,
             &Progress::ignored(),
+            |_| Ok(()),
         )
         .await
         .unwrap();

@@ -1,10 +1,11 @@
 //! From an attested machine to a job that has ended.
 
+use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use aicert_client::{AttestedClient, Client, ClientError, PreparedJob, Session, Settings};
+use aicert_client::{AttestedClient, Client, ClientError, PreparedJob, Sent, Session, Settings};
 use aicert_core::api::{JobState, JobStatus, ProblemCode, StreamEvent};
 use aicert_core::progress::{ProgressEvent, Step};
 use futures_util::StreamExt as _;
@@ -168,27 +169,26 @@ async fn send_inputs(
     let begun = Instant::now();
     let prepared = prepare_again(run)?;
     let uploads = prepared.uploads();
-    let sent = match client
-        .send_inputs(run.job(), uploads, &status.awaited, &errand.progress)
-        .await
-    {
-        Ok(sent) => sent,
-        Err(error) => {
-            // An input that cannot be read, and what the machine refuses for good: the job never starts.
-            let fate = match &error {
-                ClientError::Storage { .. } => Fate::Keep,
-                _ => Fate::Destroy,
-            };
-            return Err(talk(run, errand, client, error, fate).await);
-        }
-    };
-    let keep = |error| Stop::keep(Failure::of(&error), run.job());
     // What an earlier process has sent counts as well.
     let mut all = super::receive::sent(run)?;
-    all.retain(|old| sent.iter().all(|new| new.name != old.name));
-    all.extend(sent);
-    let bytes = serde_json::to_vec_pretty(&all).unwrap_or_default();
-    run.write(SENT, &bytes).map_err(keep)?;
+    // Before the machine has any of it: the proof is held to what stands there, whatever becomes of this process.
+    let note = |sent: &Sent| {
+        all.retain(|old| old.name != sent.name);
+        all.push(sent.clone());
+        let bytes = serde_json::to_vec_pretty(&all).map_err(io::Error::other)?;
+        run.write(SENT, &bytes).map_err(io::Error::other)
+    };
+    let sent = client
+        .send_inputs(run.job(), uploads, &status.awaited, &errand.progress, note)
+        .await;
+    if let Err(error) = sent {
+        // An input that cannot be read, and what the machine refuses for good: the job never starts.
+        let fate = match &error {
+            ClientError::Storage { .. } => Fate::Keep,
+            _ => Fate::Destroy,
+        };
+        return Err(talk(run, errand, client, error, fate).await);
+    }
     run.update(|record| record.times.send += milliseconds(begun))
         .map_err(|error| Stop::keep(Failure::of(&error), run.job()))
 }

@@ -46,9 +46,15 @@ fn awaited(uploads: &[Upload]) -> Vec<AwaitedInput> {
 
 async fn send(client: &AttestedClient, uploads: &[Upload]) -> Result<Vec<Sent>, ClientError> {
     let job = "job".parse().unwrap();
+    let mut sent = Vec::new();
+    let note = |input: &Sent| {
+        sent.push(input.clone());
+        Ok(())
+    };
     client
-        .send_inputs(&job, uploads, &awaited(uploads), &Progress::ignored())
-        .await
+        .send_inputs(&job, uploads, &awaited(uploads), &Progress::ignored(), note)
+        .await?;
+    Ok(sent)
 }
 
 /// The whole body of a request, whatever its transfer coding.
@@ -160,16 +166,19 @@ async fn what_the_machine_has_is_not_sent_again() {
     assert_eq!(lines, ["PUT /v1/jobs/job/inputs/code", "GET /v1/jobs/job"]);
 
     // It says so itself, and is right; then it says so and is wrong.
-    for (status, puts) in [
-        (STATUS.to_owned(), 1),
+    for (status, is_there, puts) in [
+        (STATUS.to_owned(), true, 1),
         (
             STATUS.replace(
                 "\"awaited\":[]",
                 "\"awaited\":[{\"name\":\"code\",\"form\":\"tar\"}]",
             ),
+            false,
             4,
         ),
-        (STATUS.replace("receiving", "failed"), 4),
+        // A job that has failed had all its inputs; one that was stopped never gets them.
+        (STATUS.replace("receiving", "failed"), true, 1),
+        (STATUS.replace("receiving", "cancelled"), false, 1),
     ] {
         let server = Server::start(move |seen: Seen, mut stream| {
             let status = status.clone();
@@ -184,11 +193,41 @@ async fn what_the_machine_has_is_not_sent_again() {
         })
         .await;
         let result = send(&server.attested(), &uploads[..1]).await;
-        assert_eq!(result.is_ok(), puts == 1, "{result:?}");
+        assert_eq!(result.is_ok(), is_there, "{result:?}");
         let seen = server.seen();
         let count = seen.iter().filter(|seen| seen.line.starts_with("PUT")).count();
         assert_eq!(count, puts);
     }
+}
+
+/// Whoever is killed at any time knows of everything that the machine may have.
+#[tokio::test]
+async fn what_is_sent_is_noted_before_the_first_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let uploads = inputs(folder.path());
+    let (server, mut received) = receiver(0).await;
+    let (client, job) = (server.attested(), "job".parse().unwrap());
+    let mut noted = Vec::new();
+    let note = |input: &Sent| {
+        noted.push(input.clone());
+        // The second cannot be written down.
+        (noted.len() < 2)
+            .then_some(())
+            .ok_or(std::io::ErrorKind::StorageFull.into())
+    };
+    let error = client
+        .send_inputs(&job, &uploads, &awaited(&uploads), &Progress::ignored(), note)
+        .await
+        .unwrap_err();
+    assert!(matches!(&error, ClientError::Storage { .. }), "{error}");
+    assert!(
+        error.to_string().contains("could not note what is sent of"),
+        "{error}"
+    );
+    let names: Vec<_> = noted.iter().map(|input| &*input.name).collect();
+    assert_eq!(names, ["code", "data /ü?#%.bin"]);
+    assert_eq!(received.recv().await.unwrap().0, "PUT /v1/jobs/job/inputs/code");
+    assert_eq!(server.seen().len(), 1);
 }
 
 /// A server gets what the configuration names, and nothing else of this computer.
@@ -209,7 +248,13 @@ async fn what_is_no_input_of_the_job_is_not_sent() {
     ] {
         let error = server
             .attested()
-            .send_inputs(&"job".parse().unwrap(), &uploads, &[asked], &Progress::ignored())
+            .send_inputs(
+                &"job".parse().unwrap(),
+                &uploads,
+                &[asked],
+                &Progress::ignored(),
+                |_| Ok(()),
+            )
             .await
             .unwrap_err();
         assert!(matches!(error, ClientError::Protocol { .. }), "{error}");

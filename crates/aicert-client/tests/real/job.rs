@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use aicert_client::{AttestedClient, ClientError, PreparedJob, Session, outputs_tree};
+use aicert_client::{AttestedClient, ClientError, PreparedJob, Sent, Session, outputs_tree};
 use aicert_core::api::{JobState, StreamEvent};
 use aicert_core::certificate::Certificate;
 use aicert_core::digest::Nonce;
@@ -91,8 +91,13 @@ async fn a_job_goes_there_and_its_outputs_come_back() {
     let status = machine.submit(prepared.submission()).await.unwrap();
     assert_eq!(status.awaited.len(), 2);
     let progress = Progress::ignored();
-    let sent = machine
-        .send_inputs(&job, prepared.uploads(), &status.awaited, &progress)
+    let mut sent = Vec::new();
+    let note = |input: &Sent| {
+        sent.push(input.clone());
+        Ok(())
+    };
+    machine
+        .send_inputs(&job, prepared.uploads(), &status.awaited, &progress, note)
         .await
         .unwrap();
 
@@ -206,7 +211,13 @@ async fn what_cannot_be_certified_comes_back_as_an_archive() {
     assert!(error.to_string().contains("has not ended"), "{error}");
     assert!(!archive.exists());
     machine
-        .send_inputs(&job, prepared.uploads(), &status.awaited, &Progress::ignored())
+        .send_inputs(
+            &job,
+            prepared.uploads(),
+            &status.awaited,
+            &Progress::ignored(),
+            |_| Ok(()),
+        )
         .await
         .unwrap();
     let (_, _, end) = follow(&machine, &job).await;
@@ -260,7 +271,7 @@ async fn a_job_survives_a_network_that_keeps_breaking() {
     let status = machine.submit(prepared.submission()).await.unwrap();
     let progress = Progress::ignored();
     machine
-        .send_inputs(&job, prepared.uploads(), &status.awaited, &progress)
+        .send_inputs(&job, prepared.uploads(), &status.awaited, &progress, |_| Ok(()))
         .await
         .unwrap();
     let (ids, lines, end) = follow(&machine, &job).await;
