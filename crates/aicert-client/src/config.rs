@@ -10,6 +10,8 @@ pub struct Settings {
     pub connect_limit: Duration,
     /// How long a request may take whose answer is small, from its first byte to the last of the answer.
     pub answer_limit: Duration,
+    /// How long a machine may take to stop a job and to remove everything of it: longer than it gives itself.
+    pub removal_limit: Duration,
     /// How long nothing may move in a transfer, or in the stream of events.
     pub idle_limit: Duration,
     /// How often a request is made again when the connection fails, without anything having moved in between.
@@ -26,6 +28,7 @@ impl Default for Settings {
         Self {
             connect_limit: Duration::from_secs(10),
             answer_limit: Duration::from_secs(60),
+            removal_limit: Duration::from_secs(180),
             idle_limit: Duration::from_secs(60),
             retries: 10,
             pause: Duration::from_millis(500),

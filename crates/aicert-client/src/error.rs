@@ -2,10 +2,11 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use aicert_core::api::Problem;
+use aicert_core::api::{Problem, ProblemCode};
 use aicert_core::config::ConfigError;
 use aicert_core::digest::{FileDigest, TlsKeyDigest};
 use aicert_core::measure::MeasureError;
@@ -14,6 +15,11 @@ use aicert_verify::Rejection;
 
 /// How many characters of an answer are shown.
 const SHOWN: usize = 300;
+
+/// How many lines are shown of what is wrong with a configuration, and how many characters of each: a machine names up to a
+/// hundred problems with some lines each, and lines of up to 400 bytes.
+const SHOWN_LINES: usize = 500;
+const SHOWN_LINE: usize = 600;
 
 /// Says what went wrong, for programs by its variant, for people in a sentence and with [`ClientError::advice`]. What a server
 /// said is shown escaped, so that no answer can fool a terminal.
@@ -31,6 +37,14 @@ pub enum ClientError {
     /// The attested machine does not answer any more.
     #[error("the machine at {endpoint} does not answer: {reason}")]
     Unreachable {
+        /// Where.
+        endpoint: SocketAddr,
+        /// What was seen.
+        reason: String,
+    },
+    /// The machine did not say that a job is removed.
+    #[error("the machine at {endpoint} did not say that the job is removed: {reason}")]
+    NotRemoved {
         /// Where.
         endpoint: SocketAddr,
         /// What was seen.
@@ -62,7 +76,7 @@ pub enum ClientError {
         found: TlsKeyDigest,
     },
     /// The server refuses the request, and says why.
-    #[error("{request}: {}", printable(&problem.message, SHOWN))]
+    #[error("{request}: {}", shown(problem))]
     Problem {
         /// What was asked.
         request: String,
@@ -133,6 +147,9 @@ impl ClientError {
                 Self::Unreachable { .. } => {
                     "check the connection and that the machine still runs; the job goes on without a client, and can be attached to"
                 }
+                Self::NotRemoved { .. } => {
+                    "destroy the machine at its provider: everything of the job ends with it"
+                }
                 Self::Unauthorized { problem } | Self::Problem { problem, .. } => {
                     return problem.advice.as_ref().map(|advice| printable(advice, SHOWN));
                 }
@@ -157,7 +174,6 @@ impl ClientError {
 
     /// Whether the same request may succeed a moment later.
     pub fn is_retryable(&self) -> bool {
-        use aicert_core::api::ProblemCode;
         match self {
             Self::NotYet { .. } | Self::Unreachable { .. } => true,
             Self::Problem { problem, .. } => problem.code == ProblemCode::Busy,
@@ -195,6 +211,18 @@ impl ClientError {
                 .to_owned(),
         }
     }
+}
+
+/// What a server said. What is wrong with a configuration is said in several lines, which are the shape of it.
+fn shown(problem: &Problem) -> String {
+    if problem.code != ProblemCode::Configuration {
+        return printable(&problem.message, SHOWN);
+    }
+    let lines = problem.message.lines().take(SHOWN_LINES);
+    let lines = lines.map(|line| format!("\n{}", printable(line, SHOWN_LINE)));
+    iter::once("the configuration is refused".to_owned())
+        .chain(lines)
+        .collect()
 }
 
 /// What the operating system said, with what users can do something about in plain words.
@@ -240,4 +268,42 @@ pub(crate) fn with_causes(error: &dyn StdError) -> String {
         cause = error.source();
     }
     printable(&text, SHOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: ProblemCode, message: String) -> String {
+        let error = ClientError::Problem {
+            request: "POST /v1/jobs".into(),
+            status: 422,
+            problem: Problem {
+                code,
+                message,
+                advice: None,
+            },
+        };
+        error.to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_configuration_keeps_its_shape() {
+        let rendered = "aicert.yaml:5:16: no\n  |\n5 | packageIndex: {url: x}\n  |                ^^^\n";
+        let text = refused(
+            ProblemCode::Configuration,
+            format!("{rendered}\u{1b}[2J{}", "x".repeat(900)),
+        );
+        assert!(text.contains(&format!("refused\n{rendered}")), "{text}");
+        assert!(
+            !text.contains('\u{1b}') && text.contains("\\u{1b}[2J") && text.ends_with("x…"),
+            "{text}"
+        );
+        assert!(refused(ProblemCode::Configuration, "x\n".repeat(5000)).len() < 2000);
+        // Nothing else has lines.
+        assert_eq!(
+            refused(ProblemCode::Failed, "a\nb".into()),
+            "POST /v1/jobs: a\\u{a}b"
+        );
+    }
 }

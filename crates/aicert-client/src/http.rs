@@ -161,17 +161,6 @@ impl Http {
         self.within(whole).await?
     }
 
-    /// Sends a request and reads a small answer in JSON.
-    pub(crate) async fn json<T: DeserializeOwned>(
-        &self,
-        request: Request,
-        limit: usize,
-    ) -> Result<T, ClientError> {
-        let name = request.name.clone();
-        let bytes = self.bytes(request, limit).await?;
-        parse(name, &bytes)
-    }
-
     /// Reads a body of at most `limit` bytes.
     pub(crate) async fn read(&self, mut answer: Answer, limit: usize) -> Result<Vec<u8>, ClientError> {
         let mut body = Vec::new();

@@ -68,10 +68,29 @@ impl AttestedClient {
     ///
     /// # Errors
     ///
-    /// When there is no such job, or the machine cannot be reached.
+    /// When there is no such job, or [`ClientError::NotRemoved`] when the machine does not say in time that it did.
     pub async fn delete(&self, job: &JobId) -> Result<JobStatus, ClientError> {
-        let request = self.http.request(Method::DELETE, &["jobs", job.as_str()]);
-        self.http.json(request, STATUS_LIMIT).await
+        let Request { builder, name } = self.http.request(Method::DELETE, &["jobs", job.as_str()]);
+        let limit = self.http.settings.removal_limit;
+        let removing = async {
+            let sent = builder.send().await;
+            let response = sent.map_err(|error| self.http.transport(&name, &error))?;
+            let answer = self.http.accept(name.clone(), response).await?;
+            self.http.read(answer, STATUS_LIMIT).await
+        };
+        let not_removed = |reason: String| ClientError::NotRemoved {
+            endpoint: self.http.endpoint,
+            reason,
+        };
+        match tokio::time::timeout(limit, removing).await {
+            Ok(Ok(bytes)) => crate::http::parse(name, &bytes),
+            Ok(Err(ClientError::Unreachable { reason, .. })) => Err(not_removed(reason)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(not_removed(format!(
+                "there was no whole answer within {} seconds",
+                limit.as_secs()
+            ))),
+        }
     }
 
     /// Makes a request again while the connection fails, and reads a status.

@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use aicert_core::api::{InputForm, SecretText, Submission};
+use aicert_core::config::elsewhere;
 use aicert_core::digest::Nonce;
 use aicert_core::runtime::JobId;
 use aicert_core::secret::Secret;
@@ -71,6 +72,8 @@ impl PreparedJob {
             Some(value)
         };
         let mut spec = JobSpec::from_yaml(text, &base_dir, &record).map_err(ClientError::Configuration)?;
+        // What the machine would refuse is better known before there is one.
+        elsewhere::refuse(text, elsewhere::objections(&spec)).map_err(ClientError::Configuration)?;
         let mut files = BTreeMap::new();
         for path in spec.auxiliary_files() {
             let Some(name) = path.to_str() else {
@@ -147,15 +150,6 @@ fn upload(input: &InputSpec) -> Result<Option<Upload>, ClientError> {
                 )
             })?;
             (InputForm::File, path)
-        }
-        Location::Git(git) if git.repository.starts_with('/') || git.repository.starts_with("file:") => {
-            return Err(refused(
-                format!(
-                    "the repository {:?} is on this computer, where the machine cannot fetch from",
-                    git.repository
-                ),
-                "push it to a server, or use `type: directory` with a folder that it is checked out to",
-            ));
         }
         _ => return Ok(None),
     };
@@ -249,7 +243,17 @@ machine: {provider: local, tpm: swtpm}
             (
                 "source: {type: directory, path: ./code}",
                 "source: {type: git, gitRepo: /srv/code}",
-                "the machine cannot fetch from",
+                "the repository is a folder of your machine",
+            ),
+            (
+                "source: {type: directory, path: ./code}",
+                "source: {type: git, gitRepo: 'git@example.org:x'}",
+                "does not know the keys of SSH servers",
+            ),
+            (
+                "url: 'https://example.org/simple'",
+                "url: 'file:///wheels'",
+                "the package index is a folder of your machine",
             ),
             (
                 "source: {type: directory, path: ./code}",

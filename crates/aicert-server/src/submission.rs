@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use aicert_core::api::{InputForm, ProblemCode, SecretText, Submission};
+use aicert_core::config::elsewhere::{self, Objection, Where};
 use aicert_core::digest::Nonce;
 use aicert_core::runtime::JobId;
 use aicert_core::spec::{JobSpec, Location};
@@ -16,7 +17,6 @@ use zeroize::Zeroizing;
 
 use crate::problem::Refusal;
 use crate::uploads::Expected;
-use places::{Objection, Where};
 
 /// What the configuration is called where its real name is not known.
 const CONFIGURATION: &str = "aicert.yaml";
@@ -75,26 +75,11 @@ pub(crate) fn accept(submission: &Submission, folder: &Path, kinds: &[&str]) -> 
     let mut spec = JobSpec::from_yaml(&submission.config, base, &environment)
         .map_err(|error| configuration(error.render(CONFIGURATION)))?;
 
-    let mut objections = Vec::new();
+    let mut objections = elsewhere::objections(&spec);
     let expected = expected(&spec, kinds, &mut objections);
-    if let Some(url) = spec.package_index.url.as_deref()
-        && url.starts_with("file:")
-    {
-        objections.push(Objection {
-            at: Where::PackageIndex("url"),
-            message: "the package index is a folder of your machine, which the job's machine cannot reach"
-                .into(),
-            help: "use an index with an https:// address",
-        });
-    }
     let files = auxiliary(&mut spec, &submission.files, folder, &mut objections)?;
-    if !objections.is_empty() {
-        return Err(configuration(places::render(
-            &submission.config,
-            CONFIGURATION,
-            objections,
-        )));
-    }
+    elsewhere::refuse(&submission.config, objections)
+        .map_err(|error| configuration(error.render(CONFIGURATION)))?;
     Ok(Accepted {
         spec,
         nonce: submission.nonce,
@@ -107,7 +92,7 @@ fn configuration(rendered: String) -> Refusal {
     Refusal::new(ProblemCode::Configuration, rendered)
 }
 
-/// The inputs that the client must send; what it cannot send and this machine cannot reach is objected to.
+/// The inputs that the client must send; what it cannot send and this very machine cannot fetch is objected to.
 fn expected(spec: &JobSpec, kinds: &[&str], objections: &mut Vec<Objection>) -> Vec<Expected> {
     let mut expected = Vec::new();
     for (index, input) in spec.inputs.iter().enumerate() {
@@ -128,18 +113,13 @@ fn expected(spec: &JobSpec, kinds: &[&str], objections: &mut Vec<Objection>) -> 
             continue;
         }
         match &input.location {
-            Location::Git(git) if is_local(&git.repository) => object(
-                "gitRepo",
-                "the repository is a folder of your machine, which the job's machine cannot reach".into(),
-                "push it to a server and give its address, or use `type: directory`, which is sent",
-            ),
             Location::Directory(directory) => match Url::from_file_path(&directory.path) {
-                Ok(url) if directory.path != Path::new("/") => expected.push(Expected {
+                Ok(url) => expected.push(Expected {
                     name,
                     form: InputForm::Tar,
                     origin: url.into(),
                 }),
-                _ => object(
+                Err(()) => object(
                     "path",
                     format!("{:?} is no folder that can be sent", directory.path),
                     "give the absolute path of the folder that holds just this input",
@@ -161,11 +141,6 @@ fn expected(spec: &JobSpec, kinds: &[&str], objections: &mut Vec<Objection>) -> 
         }
     }
     expected
-}
-
-/// Whether a repository is on the machine of whoever wrote the configuration.
-fn is_local(repository: &str) -> bool {
-    repository.starts_with('/') || is_file_url(repository)
 }
 
 fn is_file_url(url: &str) -> bool {
@@ -217,7 +192,6 @@ fn auxiliary(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aicert_core::spec::{GitCredentials, GitLocation};
     use proptest::prelude::*;
 
     const KINDS: &[&str] = &["git", "file", "directory"];
@@ -229,7 +203,7 @@ mod tests {
             "base_dir": "/home/me/project",
             "nonce": "00".repeat(32),
             "variables": {"TOKEN": "hunter2"},
-            "files": {"/home/me/key": "a2V5"},
+            "files": {"/home/me/ca.pem": "a2V5"},
         }))
         .unwrap()
     }
@@ -247,7 +221,8 @@ mod tests {
             "{HEAD}source: {{type: directory, path: ./code}}\nresources:\n\
              - {{type: file, url: 'file:///data/a b.bin'}}\n\
              - {{type: file, url: 'https://example.org/x.bin', tokenEnv: TOKEN}}\n\
-             - {{type: git, gitRepo: 'ssh://git@example.org/x', sshKey: /home/me/key, destinationPath: x}}\n"
+             - {{type: git, gitRepo: 'https://example.org/x', destinationPath: x}}\n\
+             packageIndex: {{caBundle: /home/me/ca.pem}}\n"
         );
         let accepted = try_accept(&config)
             .map_err(|message| panic!("{message}"))
@@ -266,14 +241,7 @@ mod tests {
         );
         let here = PathBuf::from("/state/files/0");
         assert_eq!(accepted.files, [(here.clone(), Zeroizing::new(b"key".to_vec()))]);
-        let Location::Git(GitLocation {
-            credentials: Some(GitCredentials::SshKey { path, .. }),
-            ..
-        }) = &accepted.spec.inputs[3].location
-        else {
-            panic!("{:?}", accepted.spec.inputs[3]);
-        };
-        assert_eq!(*path, here);
+        assert_eq!(accepted.spec.package_index.ca_bundle, Some(here));
     }
 
     #[test]
@@ -292,12 +260,16 @@ mod tests {
                 "aicert.yaml:4:47: the file",
             ),
             (
+                "source: {type: git, gitRepo: 'git@h:x'}\n",
+                "aicert.yaml:4:21: the job's machine does not know the keys of SSH servers",
+            ),
+            (
                 "source: {type: git, gitRepo: 'https://h/x', tokenEnv: OTHER}\n",
                 "the environment variable OTHER is not set",
             ),
             (
-                "source: {type: git, gitRepo: 'https://h/x'}\npackageIndex: {caBundle: ca.pem}\n",
-                "aicert.yaml:5:16: the file \"/home/me/project/ca.pem\"",
+                "source: {type: git, gitRepo: 'https://h/x'}\npackageIndex: {caBundle: other.pem}\n",
+                "aicert.yaml:5:16: the file \"/home/me/project/other.pem\"",
             ),
             (
                 "source: {type: git, gitRepo: 'https://h/x'}\npackageIndex: {url: 'file:///wheels'}\n",

@@ -113,6 +113,31 @@ async fn a_job_that_is_too_large_is_not_sent() {
     assert!(server.seen().is_empty());
 }
 
+/// Removing takes longer than any other answer; a machine that does not say that it did is to be destroyed.
+#[tokio::test]
+async fn removing_has_its_own_time_and_advice() {
+    let slow = Server::start(|_, stream| async move {
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        say(stream, ok("application/json", STATUS)).await;
+    })
+    .await;
+    let id = "job".parse().unwrap();
+    let status = slow.attested().delete(&id).await.unwrap();
+    assert_eq!(status.state, JobState::Receiving);
+    let mut settings = settings();
+    settings.removal_limit = std::time::Duration::from_millis(300);
+    let silent = slow.attested_with(settings).delete(&id).await.unwrap_err();
+    assert!(matches!(silent, ClientError::NotRemoved { .. }), "{silent}");
+    let broken = Server::start(|_, _| async {}).await;
+    for error in [silent, broken.attested().delete(&id).await.unwrap_err()] {
+        assert!(
+            error.to_string().contains("did not say that the job is removed"),
+            "{error}"
+        );
+        assert!(error.advice().unwrap().starts_with("destroy the machine"));
+    }
+}
+
 /// What was sent is what was read, and the proof file is taken as it is.
 #[tokio::test]
 async fn bytes_arrive_as_they_are() {

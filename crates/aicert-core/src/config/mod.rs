@@ -16,6 +16,7 @@
 //! assert_eq!(job.inputs[0].name, "training");
 //! ```
 
+pub mod elsewhere;
 mod inputs;
 mod job;
 mod machine;
