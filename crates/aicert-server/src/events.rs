@@ -15,6 +15,8 @@ use futures_util::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+/// What is said when there is nothing to say: a comment. It is the server's own word, and no sign of anybody.
+pub(crate) const NOTHING: &[u8] = b":\n\n";
 /// What is handed out at once.
 const CHUNK: usize = 64 << 10;
 /// How often readers are told how far the same step is.
@@ -161,7 +163,7 @@ impl Events {
                     return Some((Ok(Bytes::from(chunk.text)), next));
                 }
                 if tokio::time::timeout(pause, news.changed()).await.is_err() {
-                    return Some((Ok(Bytes::from_static(b":\n\n")), Some((events, from, news))));
+                    return Some((Ok(Bytes::from_static(NOTHING)), Some((events, from, news))));
                 }
             }
         })

@@ -11,8 +11,11 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
+use crate::events::NOTHING;
+
 /// When the owner was last there: asked something, sent something or took something. A connection over which nothing
-/// moves does not count, or a client that was suspended would keep its machine for ever.
+/// moves does not count, nor one over which the server alone says that there is nothing to say, or a client that was
+/// suspended would keep its machine for ever.
 #[derive(Debug, Clone)]
 pub(crate) struct Activity(Arc<Last>);
 
@@ -66,7 +69,8 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if polled.is_ready() {
+        let is_nothing = matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data == NOTHING));
+        if polled.is_ready() && !is_nothing {
             self.activity.touch();
         }
         polled
@@ -83,6 +87,8 @@ impl HttpBody for Watched {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt as _;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -93,5 +99,20 @@ mod tests {
         activity.touch();
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(activity.clone().idle(), Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_says_something_counts() {
+        let pieces =
+            [NOTHING, b"id: 1\n", NOTHING].map(|piece| Ok::<_, std::io::Error>(Bytes::from_static(piece)));
+        let activity = Activity::new();
+        let mut body = activity
+            .watch(Body::from_stream(futures_util::stream::iter(pieces)))
+            .into_data_stream();
+        for idle in [5, 0, 5] {
+            tokio::time::advance(Duration::from_secs(5)).await;
+            body.next().await.unwrap().unwrap();
+            assert_eq!(activity.idle(), Duration::from_secs(idle));
+        }
     }
 }

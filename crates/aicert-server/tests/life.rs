@@ -237,6 +237,19 @@ async fn a_machine_that_nobody_needs_ends() {
     assert_eq!(scene.ended().await, Ended::Idle);
     assert!(began.elapsed() >= Duration::from_secs(2) && began.elapsed() < Duration::from_secs(6));
     knocking.await.unwrap();
+    // Nor is a client that only listens to a job that has not begun, and may be stopped: the server's own comments are nobody.
+    let Some(scene) = Scene::with(impatient()).await else {
+        return;
+    };
+    let id = job_id();
+    let sent = submission(&id, &config("pass", ""));
+    assert_eq!(scene.owner.post("/v1/jobs", &sent).await.0, 201);
+    let listener = Client::new(scene.address, Some(&scene.identity));
+    let began = Instant::now();
+    let listening = tokio::spawn(async move { listener.get(&format!("/v1/jobs/{id}/events")).await.0 });
+    assert_eq!(scene.ended().await, Ended::Idle);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    listening.abort();
     if no_docker().await {
         return;
     }
