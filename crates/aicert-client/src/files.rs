@@ -14,21 +14,41 @@ use crate::error::ClientError;
 /// The largest manifest that is taken, in bytes: some million files.
 const MANIFEST_LIMIT: u64 = 1 << 30;
 
+/// What to do about more bytes than these.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    Refuse(u64),
+    LeaveOut(u64),
+}
+
 impl AttestedClient {
     /// Brings a copy of what the job has printed up to date: what is at `to` is taken for the beginning of it. Returns its
-    /// length. Can be called while the job runs, and after it.
+    /// length. Can be called while the job runs, and after it. A job may print without end: [`AttestedClient::log_up_to`] has a
+    /// limit.
     ///
     /// # Errors
     ///
     /// When there is no such job, the machine cannot be reached, or `to` cannot be written.
     pub async fn log(&self, job: &JobId, to: &Path) -> Result<u64, ClientError> {
+        self.log_up_to(job, to, u64::MAX).await
+    }
+
+    /// The same for the first `limit` bytes; what follows them is left out, and there may be some when the length that is returned
+    /// has reached the limit.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AttestedClient::log`].
+    pub async fn log_up_to(&self, job: &JobId, to: &Path, limit: u64) -> Result<u64, ClientError> {
         let failed = |error: io::Error| ClientError::storage("write", to, error);
         let mut options = OpenOptions::new();
         let mut file = options.create(true).append(true).open(to).await.map_err(failed)?;
         let mut length = file.metadata().await.map_err(failed)?.len();
         let segments = ["jobs", job.as_str(), "log"];
-        self.resumed(&segments, &mut file, to, &mut length, u64::MAX)
-            .await?;
+        if length < limit {
+            self.resumed(&segments, &mut file, to, &mut length, Limit::LeaveOut(limit))
+                .await?;
+        }
         Ok(length)
     }
 
@@ -44,7 +64,13 @@ impl AttestedClient {
         let mut length = 0;
         let segments = ["jobs", job.as_str(), "manifest"];
         let received = self
-            .resumed(&segments, &mut file, to, &mut length, MANIFEST_LIMIT)
+            .resumed(
+                &segments,
+                &mut file,
+                to,
+                &mut length,
+                Limit::Refuse(MANIFEST_LIMIT),
+            )
             .await;
         if received.is_err() || length == 0 {
             drop(file);
@@ -71,7 +97,7 @@ impl AttestedClient {
         let mut length = file.metadata().await.map_err(failed)?.len();
         let segments = ["jobs", job.as_str(), "leftovers"];
         let received = self
-            .resumed(&segments, &mut file, to, &mut length, u64::MAX)
+            .resumed(&segments, &mut file, to, &mut length, Limit::Refuse(u64::MAX))
             .await;
         let received = match received {
             Err(ClientError::Problem { problem, .. })
@@ -96,7 +122,7 @@ impl AttestedClient {
         file: &mut File,
         to: &Path,
         length: &mut u64,
-        limit: u64,
+        limit: Limit,
     ) -> Result<(), ClientError> {
         let failed = |error: io::Error| ClientError::storage("write", to, error);
         let mut patience = self.http.settings.patience();
@@ -110,10 +136,18 @@ impl AttestedClient {
                     }
                     other => other?,
                 };
-                while let Some(bytes) = part.next(&self.http).await? {
-                    if *length + bytes.len() as u64 > limit {
-                        let expected = format!("at most {limit} bytes");
-                        return Err(ClientError::protocol(segments.join("/"), expected, "more"));
+                while let Some(mut bytes) = part.next(&self.http).await? {
+                    match limit {
+                        Limit::Refuse(limit) if *length + bytes.len() as u64 > limit => {
+                            let expected = format!("at most {limit} bytes");
+                            return Err(ClientError::protocol(segments.join("/"), expected, "more"));
+                        }
+                        Limit::LeaveOut(limit) if *length >= limit => return Ok(()),
+                        Limit::LeaveOut(limit) => {
+                            let left = usize::try_from(limit - *length).unwrap_or(usize::MAX);
+                            bytes.truncate(left);
+                        }
+                        Limit::Refuse(_) => {}
                     }
                     file.write_all(&bytes).await.map_err(failed)?;
                     *length += bytes.len() as u64;

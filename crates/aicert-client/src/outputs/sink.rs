@@ -163,6 +163,8 @@ impl Sink {
             if !current.is(&entry) {
                 return remove(&current.path);
             }
+            // It may have been the last thing that was written before the end.
+            current.set_mode(&entry)?;
             self.position += current.size;
             self.next += 1;
         }
@@ -210,16 +212,7 @@ impl Sink {
                 found,
             });
         }
-        if matches!(entry, Entry::Executable { .. }) {
-            let failed = |error| ClientError::storage("make executable", &current.path, error);
-            let mode = current.file.metadata().map_err(failed)?.permissions().mode();
-            // Whoever may read it may execute it.
-            let mode = mode | ((mode & 0o444) >> 2);
-            current
-                .file
-                .set_permissions(Permissions::from_mode(mode))
-                .map_err(failed)?;
-        }
+        current.set_mode(entry)?;
         self.next += 1;
         Ok(Written::All)
     }
@@ -273,6 +266,20 @@ impl Current {
             size,
             kept: size,
         }))
+    }
+
+    /// Makes it executable, where it is to be.
+    fn set_mode(&self, entry: &Entry) -> Result<(), ClientError> {
+        if !matches!(entry, Entry::Executable { .. }) {
+            return Ok(());
+        }
+        let failed = |error| ClientError::storage("make executable", &self.path, error);
+        let mode = self.file.metadata().map_err(failed)?.permissions().mode();
+        // Whoever may read it may execute it.
+        let mode = mode | ((mode & 0o444) >> 2);
+        self.file
+            .set_permissions(Permissions::from_mode(mode))
+            .map_err(failed)
     }
 
     fn is(&self, entry: &Entry) -> bool {

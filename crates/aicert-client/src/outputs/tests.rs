@@ -94,6 +94,25 @@ fn every_cut_is_gone_on_from() {
     }
 }
 
+/// A process may also end between the last byte of a file and its mode.
+#[test]
+fn what_is_complete_becomes_executable() {
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().join("outputs");
+    let mut sink = Sink::open(&into, tree()).unwrap();
+    sink.write(&stream()).unwrap();
+    drop(sink);
+    for path in ["run.sh", "z-empty"] {
+        let path = part(&into).join(path);
+        std::fs::write(&path, if path.ends_with("run.sh") { FILES[3].2 } else { b"" }).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let sink = Sink::open(&into, tree()).unwrap();
+    assert_eq!(sink.position(), tree().bytes());
+    sink.finish().unwrap();
+    assert_complete(&into);
+}
+
 #[test]
 fn other_bytes_are_refused_at_every_place() {
     let honest = stream();

@@ -512,6 +512,14 @@ async fn a_log_grows_with_what_the_job_prints() {
     let offsets: Vec<_> = server.seen().iter().map(Seen::offset).collect();
     assert_eq!(offsets, [4, 9]);
     assert_eq!(client.log(&job(), &path).await.unwrap(), 14);
+    // With a limit, what comes behind it is left out, and not asked for again.
+    let some = folder.path().join("some");
+    assert_eq!(client.log_up_to(&job(), &some, 8).await.unwrap(), 8);
+    assert_eq!(content(&some), b"one\ntwo\n");
+    let asked = server.seen().len();
+    assert_eq!(client.log_up_to(&job(), &some, 8).await.unwrap(), 8);
+    assert_eq!(server.seen().len(), asked);
+    assert_eq!(client.log_up_to(&job(), &some, 14).await.unwrap(), 14);
     let error = client.log(&job(), folder.path()).await.unwrap_err();
     assert!(matches!(error, ClientError::Storage { .. }), "{error}");
 }
