@@ -190,8 +190,8 @@ mod tests {
                 "aicert.yaml:6:15: the job's machine does not know",
             ),
             (
-                "source: {type: directory, path: /}\n",
-                "aicert.yaml:4:27: \"/\" is no folder",
+                "source: {name: x, type: directory, path: /}\n",
+                "aicert.yaml:4:36: \"/\" is no folder",
             ),
             (
                 "source: {type: directory, path: x}\npackageIndex: {url: 'file:///wheels'}\n",
