@@ -207,7 +207,7 @@ async fn leave(
     if let Err(failure) = removed {
         // The result matters more.
         terminal.alarm(&format!(
-            "the machine of the job {job} could not be removed, and may still run: {}; `aicert machines destroy {job}` tries again",
+            "not everything of the job {job} could be removed, and its machine may still run: {}; `aicert machines destroy {job}` tries again",
             failure.message
         ));
     }

@@ -70,15 +70,11 @@ fn machine(desk: &Desk) -> Option<Value> {
 struct Running(Child);
 
 impl Running {
+    /// What it says on standard error is in the file `said`.
     fn start(desk: &Desk, arguments: &[&str]) -> Self {
         let mut command = desk.command(arguments);
-        Self(
-            command
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
-        )
+        let said = std::fs::File::create(desk.path("said")).unwrap();
+        Self(command.stdout(Stdio::null()).stderr(said).spawn().unwrap())
     }
 
     /// Sends a signal, and waits for the exit code.
@@ -98,7 +94,11 @@ impl Drop for Running {
 
 /// Begins a run, and waits until its machine boots.
 fn begin(desk: &Desk) -> (Running, String) {
-    let run = Running::start(desk, &["run"]);
+    begin_with(desk, &["run"])
+}
+
+fn begin_with(desk: &Desk, arguments: &[&str]) -> (Running, String) {
+    let run = Running::start(desk, arguments);
     let begun = Instant::now();
     loop {
         let found = machine(desk).filter(|machine| machine["phase"] == "booting");
@@ -172,6 +172,37 @@ fn an_interrupted_boot_leaves_nothing() {
     help: stop it there with Ctrl-C, or destroy the machine all the same with `--force`
     "#);
     assert_eq!(run.end(Signal::INT), Some(130));
+    assert_eq!(left(&desk), Vec::<String>::new());
+}
+
+#[test]
+fn what_could_not_be_removed_is_said_to_who_wants_to_hear_nothing() {
+    if !have_qemu() {
+        return;
+    }
+    let desk = desk();
+    let results = desk.path("results");
+    std::fs::create_dir(&results).unwrap();
+    let (run, job) = begin_with(&desk, &["run", "--quiet", "-b", "results/proof.json"]);
+    // What may be half written cannot be looked for any more.
+    std::fs::remove_dir(&results).unwrap();
+    std::fs::write(&results, "").unwrap();
+    assert_eq!(run.end(Signal::INT), Some(130));
+    let said = std::fs::read_to_string(desk.path("said")).unwrap();
+    assert!(
+        said.contains("warning: ") && said.contains(&format!("`aicert machines destroy {job}`")),
+        "{said}"
+    );
+
+    std::fs::remove_file(&results).unwrap();
+    std::fs::create_dir(&results).unwrap();
+    assert!(
+        desk.command(&["machines", "destroy", &job])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     assert_eq!(left(&desk), Vec::<String>::new());
 }
 
