@@ -26,6 +26,8 @@ use crate::files;
 use crate::report::Kept;
 use crate::source;
 
+/// How much is taken of what the job printed: it may print without end.
+pub(super) const LOG_LIMIT: u64 = 1 << 30;
 /// The outputs in the folder that they arrive in, once they are complete.
 const ARRIVED: &str = "outputs";
 
@@ -208,14 +210,25 @@ async fn fetch(
     }
     // It is no part of the proof: what matters arrives without it too.
     let log = delivery.hidden_log();
-    if let Err(error) = client.log(job, &log).await {
-        let _ = files::remove(&log);
-        warn(
-            errand,
-            format!("what the job printed cannot be brought back, and everything else is here: {error}"),
-        );
+    match client.log_up_to(job, &log, LOG_LIMIT).await {
+        Ok(length) if length >= LOG_LIMIT => warn(errand, log_is_cut()),
+        Ok(_) => {}
+        Err(error) => {
+            let _ = files::remove(&log);
+            warn(
+                errand,
+                format!("what the job printed cannot be brought back, and everything else is here: {error}"),
+            );
+        }
     }
     Ok(manifest)
+}
+
+pub(super) fn log_is_cut() -> String {
+    format!(
+        "of what the job printed, only the first {} are brought back",
+        card::bytes(LOG_LIMIT)
+    )
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, ClientError> {

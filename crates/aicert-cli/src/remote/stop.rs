@@ -1,6 +1,7 @@
 //! Why a job does not go on here, and what becomes of its machine.
 
 use aicert_client::ClientError;
+use aicert_core::api::ProblemCode;
 use aicert_core::cloud::CloudError;
 use aicert_core::runtime::JobId;
 use aicert_verify::{Failure as Finding, Rejection};
@@ -84,6 +85,12 @@ pub(crate) fn failure(error: &ClientError) -> Failure {
         ClientError::OtherMachine(rejection) => {
             refused("the proof is not of the machine that was attested", rejection)
         }
+        // What the machine said is escaped already; what is wrong with a configuration has several lines.
+        ClientError::Problem { problem, .. } if problem.code == ProblemCode::Configuration => {
+            let lines: Vec<_> = error.to_string().lines().map(one_line).collect();
+            Failure::new(Exit::DoesNotHold, lines.join("\n"))
+                .maybe_help(error.advice().map(|advice| one_line(&advice)))
+        }
         error => Failure::new(Exit::DoesNotHold, one_line(&error.to_string()))
             .with_causes_of(error)
             .maybe_help(error.advice().map(|advice| one_line(&advice))),
@@ -123,6 +130,8 @@ pub(crate) fn last_lines(console: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use aicert_core::api::Problem;
+
     use super::*;
     use crate::remote::record::tests::record;
 
@@ -148,6 +157,28 @@ mod tests {
             let help = stop.failure.help.unwrap_or_default();
             assert_eq!(help.contains("aicert attach a"), fate == Fate::Keep, "{help}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_configuration_keeps_its_shape() {
+        let error = |code| ClientError::Problem {
+            request: "POST /v1/jobs".into(),
+            status: 422,
+            problem: Problem {
+                code,
+                message: "a.yaml:1:2: no\n  |\n1 | x\u{1b}[2J".into(),
+                advice: Some("a\nb".into()),
+            },
+        };
+        let refused = failure(&error(ProblemCode::Configuration));
+        assert!(
+            refused
+                .message
+                .ends_with("\na.yaml:1:2: no\n  |\n1 | x\\u{1b}[2J"),
+            "{refused:?}"
+        );
+        assert_eq!(refused.help.unwrap().lines().count(), 1);
+        assert_eq!(failure(&error(ProblemCode::Failed)).message.lines().count(), 1);
     }
 
     #[test]

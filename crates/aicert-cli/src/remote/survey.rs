@@ -14,6 +14,8 @@ enum Verdict {
     Leave,
     /// The user is told how to go on with it.
     MentionJob,
+    /// Its machine has ended, and an earlier command may have brought the results before: the user is told how to find out.
+    MentionResults,
     /// Nobody knows what it is for.
     MentionMachine,
     /// What it is, or whether it still is, cannot be found out.
@@ -32,6 +34,7 @@ fn verdict(entry: &Entry) -> Verdict {
         (_, _, Some(Phase::Delivered)) => Verdict::CleanUpQuietly,
         (_, MachineState::Running, Some(_)) => Verdict::MentionJob,
         (_, MachineState::Running, None) => Verdict::MentionMachine,
+        (_, MachineState::Ended | MachineState::Absent, Some(Phase::Finished)) => Verdict::MentionResults,
         (_, MachineState::Ended | MachineState::Absent, phase) => Verdict::CleanUp(phase),
     }
 }
@@ -57,6 +60,12 @@ pub(crate) async fn survey(fleet: &Fleet, terminal: Terminal) {
                     "{name} is still there, and nobody follows it: the machine {}. `aicert attach {job}` goes on with it, \
                      `aicert machines destroy {job}` removes it",
                     entry.activity
+                ));
+            }
+            Verdict::MentionResults => {
+                terminal.warning(&format!(
+                    "the machine of {name} has ended, which had the results: `aicert attach {job}` finds out whether they are here, \
+                     and `aicert machines destroy {job}` removes what arrived"
                 ));
             }
             Verdict::MentionMachine => {
@@ -158,10 +167,12 @@ mod tests {
             for in_use in [Some(false), None] {
                 let of = |state| verdict(&entry(in_use, state, Some(phase)));
                 assert_eq!(of(Running), Verdict::MentionJob);
-                assert_eq!(
-                    (of(Ended), of(Absent)),
-                    (Verdict::CleanUp(Some(phase)), Verdict::CleanUp(Some(phase)))
-                );
+                let without = match phase {
+                    // They may be here.
+                    Phase::Finished => Verdict::MentionResults,
+                    phase => Verdict::CleanUp(Some(phase)),
+                };
+                assert_eq!((of(Ended), of(Absent)), (without, without));
                 assert_eq!(of(Unknown), Verdict::MentionProblem);
             }
         }

@@ -6,7 +6,8 @@ use aicert_core::pipeline::LOG_FILE;
 use aicert_core::progress::Step;
 
 use super::Errand;
-use super::job::is_running;
+use super::job::{is_running, warn};
+use super::receive::{LOG_LIMIT, log_is_cut};
 use super::record::Run;
 use super::stop::{Fate, Stop};
 use crate::card;
@@ -130,9 +131,13 @@ async fn save_proof(run: &Run, errand: &Errand, client: &AttestedClient, failure
 async fn save_words(run: &Run, errand: &Errand, client: &AttestedClient, failure: Failure) -> Failure {
     let folder = errand.delivery.rescue();
     let log = folder.join(LOG_FILE);
-    let printed = client.log(run.job(), &log).await.is_ok_and(|length| length > 0);
+    let length = client.log_up_to(run.job(), &log, LOG_LIMIT).await.unwrap_or(0);
+    let printed = length > 0;
     if !printed {
         let _ = files::remove(&log);
+    }
+    if length >= LOG_LIMIT {
+        warn(errand, log_is_cut());
     }
     let console = match run.record().id() {
         Some(machine) => errand.provider.console_log(&machine).await.unwrap_or_default(),
