@@ -1,18 +1,19 @@
 //! All machines of this user, whoever provides them, and the jobs that they are for.
 
-use std::path::PathBuf;
+mod entry;
+
 use std::sync::Arc;
 
 use aicert_core::cloud::{CloudProvider, MachineId, MachineRecord};
 use aicert_core::runtime::JobId;
-use aicert_core::time::Timestamp;
-use serde::Serialize;
 
+pub(crate) use self::entry::{Entry, MachineState};
+use self::entry::{local_entry, machine_entry, run_entry};
 use crate::backends::{self, Provider};
 use crate::error::{Exit, Failure};
 use crate::local::{LOCAL, LocalProvider, Purpose};
 use crate::recover;
-use crate::remote::record::{Known, Phase, Runs, Take};
+use crate::remote::record::{Known, Runs, Take};
 use crate::state::State;
 
 /// The providers, and the records of this user.
@@ -30,67 +31,6 @@ pub(crate) struct Survey {
     pub(crate) entries: Vec<Entry>,
     /// Why there may be more.
     pub(crate) failures: Vec<Failure>,
-}
-
-/// A job with its machine, as far as there is one.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Entry {
-    #[serde(serialize_with = "as_text")]
-    pub(crate) job: JobId,
-    /// The value of `provider` in the configuration.
-    pub(crate) provider: String,
-    pub(crate) state: MachineState,
-    /// Why something of it is not known, although it should be.
-    pub(crate) problem: Option<String>,
-    /// Whether a process follows it; nothing where that cannot be found out.
-    pub(crate) in_use: Option<bool>,
-    /// That process, when it last wrote it down.
-    pub(crate) process: Option<u32>,
-    /// How far the job is; nothing where there is no record of it that can be read.
-    pub(crate) phase: Option<Phase>,
-    /// The same for people.
-    pub(crate) activity: String,
-    pub(crate) created: Timestamp,
-    pub(crate) configuration: Option<PathBuf>,
-    /// Its name at the provider.
-    #[serde(serialize_with = "as_optional_text")]
-    pub(crate) machine: Option<MachineId>,
-    pub(crate) endpoint: Option<String>,
-}
-
-/// Whether there is a machine, and whether it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum MachineState {
-    Running,
-    /// It is there, and has ended.
-    Ended,
-    /// There is a record of a job, and no machine.
-    Absent,
-    /// Nobody knows: there may be a machine.
-    Unknown,
-}
-
-impl MachineState {
-    pub(crate) fn in_words(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Ended => "ended",
-            Self::Absent => "no machine",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-fn as_text<S: serde::Serializer>(job: &JobId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(job)
-}
-
-fn as_optional_text<S: serde::Serializer>(id: &Option<MachineId>, serializer: S) -> Result<S::Ok, S::Error> {
-    match id {
-        Some(id) => serializer.collect_str(id),
-        None => serializer.serialize_none(),
-    }
 }
 
 /// How a machine is destroyed that a process still follows.
@@ -171,7 +111,7 @@ impl Fleet {
                     let silent = runs.extract_if(.., |run| silent(run));
                     survey
                         .entries
-                        .extend(silent.map(|run| entry_without_machine(run, Some(&failure.message))));
+                        .extend(silent.map(|run| run_entry(run, Some(&failure.message))));
                     survey.failures.push(failure);
                     continue;
                 }
@@ -182,7 +122,7 @@ impl Fleet {
                 let run = at.map_or_else(|| self.runs.known(&machine.job), |at| Some(runs.swap_remove(at)));
                 let running = provider.is_running(&machine.id).await;
                 let running = running.map_err(|error| error.message().to_owned());
-                let mut entry = entry_of(name, machine, running, run);
+                let mut entry = machine_entry(name, machine, running, run);
                 if entry.phase.is_none() {
                     entry.problem = entry.problem.or_else(|| unrecorded.clone());
                 }
@@ -195,7 +135,7 @@ impl Fleet {
                 Ok(record) if !known(&record.provider) => Some(no_provider(&record.provider).message),
                 _ => None,
             };
-            entry_without_machine(run, unknown.as_deref())
+            run_entry(run, unknown.as_deref())
         }));
         survey
     }
@@ -406,98 +346,4 @@ fn of_job<'a>(
 ) -> Vec<(&'a Arc<dyn CloudProvider>, MachineRecord)> {
     machines.retain(|machine| machine.job == *job);
     machines.into_iter().map(|machine| (provider, machine)).collect()
-}
-
-fn local_entry(local: &LocalProvider, machine: MachineRecord) -> Entry {
-    let record = local.record(&machine.id);
-    Entry {
-        provider: LOCAL.to_owned(),
-        state: if machine.in_use == Some(false) {
-            MachineState::Ended
-        } else {
-            MachineState::Running
-        },
-        problem: None,
-        in_use: machine.in_use,
-        process: record.as_ref().map(|record| record.process),
-        phase: None,
-        activity: recover::stage_of(local, &machine.id).to_owned(),
-        created: machine.created,
-        configuration: record.map(|record| record.configuration),
-        endpoint: None,
-        machine: Some(machine.id),
-        job: machine.job,
-    }
-}
-
-/// An entry for a machine that a provider has.
-fn entry_of(
-    provider: &str,
-    machine: MachineRecord,
-    running: Result<bool, String>,
-    run: Option<Known>,
-) -> Entry {
-    let mut entry = match run {
-        Some(run) => entry_without_machine(run, None),
-        None => Entry {
-            job: machine.job,
-            provider: String::new(),
-            state: MachineState::Unknown,
-            problem: None,
-            in_use: machine.in_use,
-            process: None,
-            phase: None,
-            activity: "has no record".to_owned(),
-            created: machine.created,
-            configuration: None,
-            machine: None,
-            endpoint: None,
-        },
-    };
-    provider.clone_into(&mut entry.provider);
-    entry.state = match running {
-        Ok(true) => MachineState::Running,
-        Ok(false) => MachineState::Ended,
-        Err(problem) => {
-            entry.problem = Some(problem);
-            MachineState::Unknown
-        }
-    };
-    entry.created = machine.created;
-    entry.endpoint = machine.endpoint.map(|endpoint| endpoint.to_string());
-    entry.machine = Some(machine.id);
-    entry
-}
-
-/// An entry for a job that no provider has a machine for; `silent` says why one that should know was not asked.
-fn entry_without_machine(run: Known, silent: Option<&str>) -> Entry {
-    let Known { job, record, in_use } = run;
-    let (record, problem) = match record {
-        Ok(record) => (Some(record), silent.map(str::to_owned)),
-        Err(why) => (None, Some(why)),
-    };
-    let phase = record.as_ref().map(|record| record.phase);
-    Entry {
-        job,
-        provider: record
-            .as_ref()
-            .map_or_else(|| "unknown".to_owned(), |record| record.provider.clone()),
-        state: match problem {
-            Some(_) => MachineState::Unknown,
-            None => MachineState::Absent,
-        },
-        problem,
-        in_use: Some(in_use),
-        process: record.as_ref().map(|record| record.process),
-        phase,
-        activity: phase
-            .map_or("has a record that cannot be read", Phase::in_words)
-            .to_owned(),
-        created: record
-            .as_ref()
-            .map_or_else(|| Timestamp::from_unix(0), |record| record.created),
-        configuration: record.map(|record| record.configuration),
-        machine: None,
-        endpoint: None,
-    }
 }

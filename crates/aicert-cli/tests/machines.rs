@@ -374,6 +374,36 @@ fn a_removal_that_was_cut_off_is_finished_without_a_word() {
 }
 
 #[test]
+fn a_command_that_is_killed_while_it_removes_leaves_nothing_that_is_not_true() {
+    let desk = Desk::new();
+    let jobs = 40;
+    let mut left = 0;
+    for attempt in 0..8 {
+        for number in 0..jobs {
+            killed_remote_run(&desk, &format!("job-{number}"), "qemu", "booting");
+        }
+        let mut command = desk.command(&["machines", "destroy", "--all"]);
+        let mut destroy = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        // It is killed while some are gone and some are not.
+        while desk.path("state/runs/job-0").exists() {
+            std::thread::sleep(std::time::Duration::from_micros(100 * attempt));
+        }
+        destroy.kill().unwrap();
+        destroy.wait().unwrap();
+        let said = run_another(&desk);
+        for line in said.lines() {
+            assert!(
+                line.ends_with("the machine has ended before the job was sent to it. Cleaning up."),
+                "{line}"
+            );
+            left += 1;
+        }
+        assert_eq!(std::fs::read_dir(desk.path("state/runs")).unwrap().count(), 0);
+    }
+    assert!(left > 0, "each was complete before it was killed");
+}
+
+#[test]
 fn several_commands_at_once_clean_up_once() {
     let desk = Desk::new();
     let jobs = 30;

@@ -15,7 +15,6 @@ pub(crate) fn qemu(
     machine: &QemuMachine,
     firmware: &Firmware,
     job: &JobId,
-    extra: &[String],
 ) -> Result<Vec<OsString>, Failure> {
     let (accelerator, cpu) = match machine.accelerator {
         // QEMU 7.2 confuses the flags after CMPXCHG16B when an interrupt comes at once, and the kernel dies of it.
@@ -81,7 +80,6 @@ pub(crate) fn qemu(
             "-fw_cfg",
             &format!("name={},file={}", crate::PROVISIONING, folder::PROVISIONING),
         );
-    arguments.0.extend(extra.iter().map(OsString::from));
     Ok(arguments.0)
 }
 
@@ -154,7 +152,7 @@ mod tests {
             code: "/a,readonly=off/code.fd".into(),
             variables: "/vars".into(),
         };
-        let arguments = qemu(&machine, &firmware, &"j".parse().unwrap(), &[]).unwrap();
+        let arguments = qemu(&machine, &firmware, &"j".parse().unwrap()).unwrap();
         let arguments: Vec<_> = arguments
             .iter()
             .map(|argument| argument.to_str().unwrap())

@@ -1,6 +1,6 @@
 //! What machines are made of, and where everything is kept.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aicert_core::spec::{Accelerator, QemuMachine};
 
@@ -35,10 +35,6 @@ const FIRMWARE: [(&str, &str); 4] = [
 pub struct QemuConfig {
     pub(crate) state: PathBuf,
     pub(crate) machine: Option<QemuMachine>,
-    qemu: PathBuf,
-    qemu_img: PathBuf,
-    firmware: Option<Firmware>,
-    pub(crate) arguments: Vec<String>,
 }
 
 /// The firmware of machines.
@@ -68,10 +64,6 @@ impl QemuConfig {
         Self {
             state: state.into(),
             machine: None,
-            qemu: "qemu-system-x86_64".into(),
-            qemu_img: "qemu-img".into(),
-            firmware: None,
-            arguments: Vec::new(),
         }
     }
 
@@ -81,91 +73,53 @@ impl QemuConfig {
         self.machine = Some(machine);
         self
     }
+}
 
-    /// Uses these programs; without, those that `PATH` has.
-    #[must_use]
-    pub fn with_programs(mut self, qemu: impl Into<PathBuf>, qemu_img: impl Into<PathBuf>) -> Self {
-        self.qemu = qemu.into();
-        self.qemu_img = qemu_img.into();
-        self
-    }
-
-    /// Uses this firmware: its code, and what its variables are at first. Without, the distribution's OVMF.
-    #[must_use]
-    pub fn with_firmware(mut self, code: impl Into<PathBuf>, variables: impl Into<PathBuf>) -> Self {
-        self.firmware = Some(Firmware {
-            code: code.into(),
-            variables: variables.into(),
-        });
-        self
-    }
-
-    /// Gives QEMU these arguments besides its own: for experiments, and for tests of what a verifier makes of machines
-    /// that are not as they should be.
-    #[must_use]
-    pub fn with_arguments(mut self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(Into::into));
-        self
-    }
-
-    pub(crate) fn programs(&self) -> Result<Programs, Failure> {
+impl Programs {
+    /// Those that are installed here.
+    pub(crate) fn find() -> Result<Self, Failure> {
         const QEMU: &str = "install QEMU (Debian and Ubuntu: `apt-get install qemu-system-x86 qemu-utils`)";
-        Ok(Programs {
-            qemu: find(&self.qemu, QEMU)?,
-            qemu_img: find(&self.qemu_img, QEMU)?,
-            swtpm: find(
-                Path::new("swtpm"),
-                "install swtpm (Debian and Ubuntu: `apt-get install swtpm`)",
-            )?,
-            setsid: find(Path::new("setsid"), "install util-linux")?,
-            firmware: self.firmware()?,
+        const SWTPM: &str = "install swtpm (Debian and Ubuntu: `apt-get install swtpm`)";
+        Ok(Self {
+            qemu: find("qemu-system-x86_64", QEMU)?,
+            qemu_img: find("qemu-img", QEMU)?,
+            swtpm: find("swtpm", SWTPM)?,
+            setsid: find("setsid", "install util-linux")?,
+            firmware: Firmware::find()?,
         })
     }
+}
 
-    fn firmware(&self) -> Result<Firmware, Failure> {
-        let missing = |what: String| Failure::Missing {
-            what,
-            advice: "install OVMF (Debian and Ubuntu: `apt-get install ovmf`)".into(),
-        };
-        if let Some(firmware) = &self.firmware {
-            return match [&firmware.code, &firmware.variables]
-                .into_iter()
-                .find(|path| !path.is_file())
-            {
-                Some(path) => Err(missing(format!("there is no firmware {path:?}"))),
-                None => Ok(firmware.clone()),
-            };
-        }
+impl Firmware {
+    fn find() -> Result<Self, Failure> {
         FIRMWARE
             .iter()
-            .map(|(code, variables)| Firmware {
+            .map(|(code, variables)| Self {
                 code: code.into(),
                 variables: variables.into(),
             })
             .find(|firmware| firmware.code.is_file() && firmware.variables.is_file())
             .ok_or_else(|| {
                 let places: Vec<_> = FIRMWARE.iter().map(|(code, _)| *code).collect();
-                missing(format!(
-                    "no UEFI firmware for QEMU is installed: looked for {}",
-                    places.join(", ")
-                ))
+                Failure::Missing {
+                    what: format!(
+                        "no UEFI firmware for QEMU is installed: looked for {}",
+                        places.join(", ")
+                    ),
+                    advice: "install OVMF (Debian and Ubuntu: `apt-get install ovmf`)".into(),
+                }
             })
     }
 }
 
-/// A program by its path, or in `PATH` by its name.
-fn find(program: &Path, advice: &str) -> Result<PathBuf, Failure> {
-    let found = if program.components().count() > 1 {
-        Some(program.to_owned()).filter(|path| path.is_file())
-    } else {
-        std::env::split_paths(&search_path())
-            .map(|folder| folder.join(program))
-            .find(|path| path.is_file())
-    };
-    found
+/// A program in `PATH`, by its name.
+fn find(program: &str, advice: &str) -> Result<PathBuf, Failure> {
+    std::env::split_paths(&search_path())
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
         .and_then(|path| path.canonicalize().ok())
         .ok_or_else(|| Failure::Missing {
-            what: format!("`{}` is not installed", program.display()),
+            what: format!("`{program}` is not installed"),
             advice: advice.into(),
         })
 }
@@ -186,4 +140,17 @@ pub(crate) fn instance_type(machine: &QemuMachine) -> String {
         _ => "unknown",
     };
     format!("{accelerator}-{}cpu-{}MiB", machine.cpus, machine.memory >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_installed_is_told() {
+        assert!(find("sh", "").unwrap().is_absolute());
+        let error = find("no-qemu", "install it").unwrap_err();
+        assert_eq!(error.to_string(), "`no-qemu` is not installed");
+        assert!(matches!(error, Failure::Missing { advice, .. } if advice == "install it"));
+    }
 }

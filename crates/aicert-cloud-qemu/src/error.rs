@@ -66,9 +66,6 @@ pub(crate) enum Failure {
     /// The authority that certifies keys cannot be used.
     #[error("the authority in {}, which certifies the keys of machines, cannot be used: {why}", .folder.display())]
     Authority { folder: PathBuf, why: String },
-    /// There is no such machine.
-    #[error("there is no machine {0:?} in QEMU here")]
-    NoMachine(String),
 }
 
 const FREE_SPACE: &str = "free some space, or name a state folder on a larger disk";
@@ -163,7 +160,6 @@ impl From<Failure> for CloudError {
             Failure::Authority { .. } => Self::new(CloudErrorKind::Failed, message).with_advice(
                 "remove that folder: a new authority is made, and verifiers must be given its root then",
             ),
-            Failure::NoMachine(_) => Self::new(CloudErrorKind::NotFound, message),
         }
     }
 }

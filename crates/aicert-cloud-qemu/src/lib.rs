@@ -19,7 +19,7 @@ pub use explain::explain_end;
 pub use provider::QemuProvider;
 
 /// Where the server of a machine listens, inside the machine.
-pub const SERVER_PORT: u16 = 8443;
+pub(crate) const SERVER_PORT: u16 = 8443;
 
 /// Under what name a machine finds its [`Provisioning`](aicert_core::attestation::Provisioning) in fw_cfg.
-pub const PROVISIONING: &str = "opt/org.aicert/provisioning";
+pub(crate) const PROVISIONING: &str = "opt/org.aicert/provisioning";

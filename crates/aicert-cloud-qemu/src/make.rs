@@ -50,7 +50,7 @@ pub(crate) fn make(order: &Order<'_>) -> Result<Record, Failure> {
             advice: "say which image it boots".into(),
         })?;
     // What can be found out before there is a trace of the machine.
-    let programs = order.config.programs()?;
+    let programs = Programs::find()?;
     require_accelerator(machine.accelerator)?;
     let image = Image::open(&machine.image)?;
     let disk = image.overlay(folder::DISK, machine.disk)?;
@@ -198,12 +198,7 @@ impl Making<'_> {
 
     fn start_machine(&self) -> Result<SocketAddr, Failure> {
         const PROGRAM: &str = folder::QEMU;
-        let arguments = arguments::qemu(
-            self.machine,
-            &self.programs.firmware,
-            self.order.job,
-            &self.order.config.arguments,
-        )?;
+        let arguments = arguments::qemu(self.machine, &self.programs.firmware, self.order.job)?;
         let process = self.start(PROGRAM, &self.programs.qemu, arguments)?;
         let monitor = wait_for(START_LIMIT, || {
             self.step("waiting for QEMU")?;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use aicert_core::cloud::{
     CloudCapabilities, CloudError, CloudErrorKind, CloudProvider, MachineId, MachineRecord, MachineRequest,
@@ -11,22 +10,17 @@ use aicert_core::progress::Step;
 use aicert_core::runtime::JobId;
 use aicert_core::time::Timestamp;
 use async_trait::async_trait;
-use serde_json::{Value, json};
 
 use crate::config::{QemuConfig, instance_type};
 use crate::error::Failure;
-use crate::folder::{self, Folder, Machines, wait_for};
+use crate::folder::{self, Folder, Machines};
 use crate::make::{self, Order};
-use crate::monitor::Monitor;
 use crate::{authority, console};
 
 /// The value of `provider` in the configuration.
 pub(crate) const PROVIDER: &str = "qemu";
 /// Where machines are: here.
 pub(crate) const REGION: &str = "local";
-
-/// How long a machine may take to be off.
-const OFF_LIMIT: Duration = Duration::from_secs(30);
 
 /// Machines in QEMU, with a software TPM each. They outlive this, and the process that made them.
 #[derive(Debug)]
@@ -64,49 +58,6 @@ impl QemuProvider {
             root: authority.map(|authority| authority.root_pem()),
             shared: Arc::new(Shared { config, machines }),
         })
-    }
-
-    /// Turns a machine off, as if its power was cut: what it wrote to its console stays until it is destroyed.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such machine, or it does not answer.
-    pub async fn power_off(&self, id: &MachineId) -> Result<(), CloudError> {
-        self.monitor(id, "quit", json!({})).await?;
-        let id = id.clone();
-        self.blocking(move |shared| {
-            let Ok(job) = id.0.parse::<JobId>() else {
-                return Ok(());
-            };
-            let folder = shared.machines.folder(&job);
-            let ended = wait_for(OFF_LIMIT, || Ok((!folder.runs(folder::QEMU)?).then_some(())))?;
-            ended.ok_or_else(|| {
-                Failure::Monitor(format!("QEMU does not end within {} s", OFF_LIMIT.as_secs()))
-            })
-        })
-        .await
-    }
-
-    /// Gives a command to the machine's monitor, in QEMU's machine protocol, and returns what it answers: for tests that
-    /// do to a machine what its owner could do.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such machine, it does not run, or refuses.
-    pub async fn monitor(
-        &self,
-        id: &MachineId,
-        command: &'static str,
-        arguments: Value,
-    ) -> Result<Value, CloudError> {
-        let id = id.clone();
-        self.blocking(move |shared| {
-            let gone = || Failure::NoMachine(id.0.clone());
-            let job: JobId = id.0.parse().map_err(|_| gone())?;
-            let mut monitor = Monitor::connect(shared.machines.folder(&job).path())?.ok_or_else(gone)?;
-            monitor.execute(command, arguments)
-        })
-        .await
     }
 
     /// Runs something that blocks where that disturbs nobody.

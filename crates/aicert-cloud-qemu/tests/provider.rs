@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aicert_cloud_qemu::{QemuConfig, QemuProvider};
+use aicert_cloud_qemu::{QemuConfig, QemuProvider, explain_end};
 use aicert_core::attestation::{KeyLocation, Provisioning};
 use aicert_core::cloud::{CloudErrorKind, CloudProvider, MachineId, MachineRequest};
 use aicert_core::conformance::cloud as suite;
@@ -18,6 +18,9 @@ use aicert_core::spec::{Accelerator, QemuMachine};
 use aicert_swtpm_testing::{skip_without, x509_cert};
 use rustix::process::{Pid, Signal, kill_process};
 use x509_cert::der::{Decode as _, DecodePem as _};
+
+/// How long firmware may take until it has found nothing, on a busy machine without virtualization.
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
 /// A folder in which nothing runs any more after the test, however that ends.
 struct Scene(tempfile::TempDir);
@@ -152,7 +155,7 @@ async fn machines_are_as_they_were_asked_for_and_their_end_is_noticed() {
     let folder = Scene::new();
     let provider = provider(folder.path());
     let mut machines = Vec::new();
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b"] {
         let machine = provider.provision(request(name)).await.unwrap();
         assert_eq!(machine.instance_type, "tcg-2cpu-128MiB");
         assert_eq!(machine.region, "local");
@@ -202,16 +205,13 @@ async fn machines_are_as_they_were_asked_for_and_their_end_is_noticed() {
     kill_process(pid(folder.path(), "a", "qemu"), Signal::KILL).unwrap();
     // The TPM alone.
     kill_process(pid(folder.path(), "b", "swtpm"), Signal::KILL).unwrap();
-    provider.power_off(&machines[2].id).await.unwrap();
     for machine in &machines {
         wait_until("its end is noticed", async || {
             !later.is_running(&machine.id).await.unwrap()
         })
         .await;
     }
-    assert_eq!(later.list().await.unwrap().len(), 3, "what ended is still listed");
-    let error = later.power_off(&machines[2].id).await.unwrap_err();
-    assert_eq!(error.kind(), CloudErrorKind::NotFound);
+    assert_eq!(later.list().await.unwrap().len(), 2, "what ended is still listed");
     for machine in &machines {
         later.destroy(&machine.id).await.unwrap();
     }
@@ -320,18 +320,40 @@ async fn what_a_program_complains_about_is_told() {
         return;
     }
     let folder = Scene::new();
-    let config = QemuConfig::new(state(folder.path())).with_machine(machine(folder.path()));
-    let provider = QemuProvider::new(config.clone().with_arguments(["-no-such-option"])).unwrap();
+    // More than any QEMU has.
+    let config = QemuConfig::new(state(folder.path())).with_machine(QemuMachine {
+        cpus: 1_000_000,
+        ..machine(folder.path())
+    });
+    let provider = QemuProvider::new(config).unwrap();
     let error = provider.provision(request("a")).await.unwrap_err();
     assert_eq!(error.kind(), CloudErrorKind::Boot);
-    assert!(
-        error.message().contains("-no-such-option: invalid option"),
-        "{error}"
-    );
+    assert!(error.message().contains("Invalid SMP CPUs 1000000"), "{error}");
     assert!(provider.list().await.unwrap().is_empty());
+}
 
-    let provider = QemuProvider::new(config.with_programs("no-qemu", "no-qemu-img")).unwrap();
-    let error = provider.provision(request("a")).await.unwrap_err();
-    assert_eq!(error.kind(), CloudErrorKind::NotFound);
-    assert_eq!(error.message(), "`no-qemu` is not installed");
+#[tokio::test]
+async fn a_disk_with_nothing_to_boot_is_told() {
+    if !have_programs() {
+        return;
+    }
+    let folder = Scene::new();
+    let provider = provider(folder.path());
+    let machine = provider.provision(request("a")).await.unwrap();
+    let begin = Instant::now();
+    let explanation = loop {
+        let console = provider.console_log(&machine.id).await.unwrap();
+        if let Some(explanation) = explain_end(&console) {
+            break explanation;
+        }
+        assert!(begin.elapsed() < BOOT_LIMIT, "{console}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(
+        explanation.starts_with("firmware found nothing to boot"),
+        "{explanation}"
+    );
+    assert!(provider.is_running(&machine.id).await.unwrap());
+    provider.destroy(&machine.id).await.unwrap();
+    assert!(!provider.is_running(&machine.id).await.unwrap());
 }
