@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .common import EPOCH, Failure, made_once, say, sha256_of_text, tool
+from .common import EPOCH, Failure, made_once, run_whole, say, sha256_of_text, tool
 from .locks import Package
 from .mirrors import Mirrors
 from .unpack import merge_usr, unpack_archive
@@ -66,8 +66,8 @@ class Builder:
                     "SOURCE_DATE_EPOCH": str(EPOCH), **(environment or {})}
         variables = [f"{name}={value}" for name, value in settings.items() if value is not None]
         command = [*unshare, "sh", "-c", _INSIDE, "sh", *variables, "/usr/bin/env", "--chdir", folder, *map(str, arguments)]
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=None if shows else subprocess.PIPE, check=False,
+        done = run_whole(
+            command, stdout=subprocess.PIPE, stderr=None if shows else subprocess.PIPE,
             env={"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", "root": str(self.root),
                  "binds": _binds(self.root, binds or {}, writable)})
         if done.returncode != 0:

@@ -1,12 +1,13 @@
 """The commands: `image/base/build`, `image/base/lock` and `image/base/compare`."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
 from . import formats, python, relock
 from .builder import Builder
-from .common import BASE, Failure, default_cache, end_in_order, scratch, sweep
+from .common import BASE, Failure, default_cache, end_in_order, scratch, start_in_order, sweep
 from .compare import compare as differences
 from .image import Image, Variant
 from .locks import Package, lock_date, read_lock
@@ -27,7 +28,7 @@ def lock(arguments: list[str]) -> int:
 
     def work() -> int:
         args = parser.parse_args(arguments)
-        relock.lock(_mirrors(args), args.cache)
+        relock.lock(_mirrors(args, args.cache), args.cache)
         return 0
 
     return _guarded("lock", work)
@@ -46,7 +47,7 @@ def compare(arguments: list[str]) -> int:
         for path in (args.one, args.two):
             if not path.is_file():
                 raise Failure(f"there is no file {path}")
-        mirrors = _mirrors(args)
+        mirrors = _mirrors(args, args.cache)
         builder = Builder.prepare(_fetched(BASE / "builder.lock", mirrors), mirrors, args.cache)
         found = differences(args.one, args.two, builder, args.cache)
         print("".join(f"{line}\n" for line in found), end="")
@@ -56,6 +57,7 @@ def compare(arguments: list[str]) -> int:
 
 
 def _guarded(name: str, work, failed: int = 1) -> int:
+    start_in_order()
     end_in_order()
     try:
         return work()
@@ -67,14 +69,12 @@ def _guarded(name: str, work, failed: int = 1) -> int:
     except OSError as error:
         print(f"image/base/{name}: error: {error}", file=sys.stderr)
         return failed
-    except KeyboardInterrupt:
-        return 130
 
 
 def _shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mirror", metavar="URL", help="Debian mirror [default: the one that apt on this machine uses]")
     parser.add_argument("--security-mirror", metavar="URL", help="mirror of Debian's security updates [default: likewise]")
-    parser.add_argument("--cache", metavar="DIR", type=Path, default=default_cache(),
+    parser.add_argument("--cache", metavar="DIR", type=lambda path: Path(path).absolute(), default=default_cache(),
                         help="where packages and intermediate results are kept [default: %(default)s]")
 
 
@@ -85,11 +85,14 @@ def _build_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--format", metavar="LIST", default="raw", help="raw, vhd, qcow2, separated by commas [default: raw]")
     parser.add_argument("--variant", choices=["gpu"], help="add NVIDIA's driver and container toolkit; not tried yet")
     parser.add_argument("--nvidia-repository", metavar="URL", help="where NVIDIA's packages are")
-    parser.add_argument("--nvidia-lock", metavar="FILE", type=Path, 
+    parser.add_argument("--nvidia-lock", metavar="FILE", type=Path,
                         help="which packages these are: as packages.lock, archive `nvidia`")
     parser.add_argument("--source", metavar="DIR", type=Path, default=BASE.parent.parent,
-                        help="the checkout to build programs from [default: the one that this recipe is in]")
+                        help="the checkout to build programs from; an image from another than this recipe's says `-modified` "
+                             "[default: this recipe's]")
     _shared_arguments(parser)
+    parser.add_argument("--fresh", action="store_true",
+                        help="take nothing from the cache but packages, whose hashes are checked; make everything else anew")
     parser.add_argument("--aicert", metavar="FILE", type=Path, help="measure with this `aicert` [default: build one]")
     others = parser.add_argument_group("for tests; images that are made so are no releases")
     others.add_argument("--server", metavar="FILE", type=Path, help="take this aicert-server")
@@ -107,8 +110,8 @@ def _build_arguments(arguments: list[str]) -> argparse.Namespace:
     return parsed
 
 
-def _mirrors(args: argparse.Namespace) -> Mirrors:
-    return Mirrors.choose(args.mirror, args.security_mirror, getattr(args, "nvidia_repository", None), args.cache)
+def _mirrors(args: argparse.Namespace, cache: Path) -> Mirrors:
+    return Mirrors.choose(args.mirror, args.security_mirror, getattr(args, "nvidia_repository", None), cache)
 
 
 def _fetched(path: Path, mirrors: Mirrors) -> list[Package]:
@@ -118,8 +121,21 @@ def _fetched(path: Path, mirrors: Mirrors) -> list[Package]:
     return packages
 
 
+@contextlib.contextmanager
+def _cache(args: argparse.Namespace):
+    """Where the intermediate results of this build are."""
+    sweep(args.cache)
+    if not args.fresh:
+        yield args.cache
+        return
+    with scratch(args.cache / "base", ".fresh-") as folder:
+        packages = args.cache / "packages"
+        packages.mkdir(exist_ok=True)
+        (folder / "packages").symlink_to(packages)
+        yield folder
+
+
 def _build(args: argparse.Namespace) -> int:
-    sweep(args.cache / "base")
     output = args.output.absolute()
     if output.exists():
         raise Failure(f"{output} exists already", "name a folder that does not; it is written whole or not at all")
@@ -128,18 +144,19 @@ def _build(args: argparse.Namespace) -> int:
         if path and not path.is_file():
             raise Failure(f"there is no file {path}")
     source = Source.read(args.source.resolve(), bool(args.server or args.init or args.add_to_command_line))
-    mirrors = _mirrors(args)
-    builder = Builder.prepare(_fetched(BASE / "builder.lock", mirrors), mirrors, args.cache)
-    packages = _fetched(BASE / "packages.lock", mirrors)
-    variant = Variant("", [])
-    if args.variant:
-        variant = Variant(args.variant, _fetched(args.nvidia_lock, mirrors))
-    container = python.build(_fetched(BASE / "python.lock", mirrors), mirrors, builder, args.cache)
-    with scratch(args.cache / "base", ".image-") as work:
-        programs = _programs(given, source, builder, args.cache, work)
-        image = Image(source, variant, builder, programs, packages, mirrors, args.cache, work)
-        image.build(container, args.add_to_command_line)
-        image.publish(output, args.format)
+    with _cache(args) as cache:
+        mirrors = _mirrors(args, cache)
+        builder = Builder.prepare(_fetched(BASE / "builder.lock", mirrors), mirrors, cache)
+        packages = _fetched(BASE / "packages.lock", mirrors)
+        variant = Variant("", [])
+        if args.variant:
+            variant = Variant(args.variant, _fetched(args.nvidia_lock, mirrors))
+        container = python.build(_fetched(BASE / "python.lock", mirrors), mirrors, builder, cache)
+        with scratch(cache / "base", ".image-") as work:
+            programs = _programs(given, source, builder, cache, work)
+            image = Image(source, variant, builder, programs, packages, mirrors, cache, work)
+            image.build(container, args.add_to_command_line)
+            image.publish(output, args.format)
     return 0
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,15 +30,47 @@ class Failure(Exception):
 
 _started = time.monotonic()
 _STALE = 86400
+_PATIENCE = 10
+
+
+def start_in_order() -> None:
+    """Makes the process one like any other: what it makes does not depend on who started it."""
+    os.umask(0o022)
 
 
 def end_in_order() -> None:
     """Has a signal that ends the program end it in order, so that nothing is left behind."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
     def stop(number: int, _frame) -> None:
+        # One is enough: another would interrupt the cleaning up.
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in numbers:
         signal.signal(number, stop)
+
+
+def run_whole(command: list, **options) -> subprocess.CompletedProcess:
+    """Runs a program. If this one is ended meanwhile, so is everything that the program started, before anything is removed."""
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
+        try:
+            output, said = process.communicate()
+        except BaseException:
+            _end_group(process)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, said)
+
+
+def _end_group(process: subprocess.Popen) -> None:
+    until = time.monotonic() + _PATIENCE
+    with contextlib.suppress(OSError):  # nobody is left
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while time.monotonic() < until:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
 
 
 def say(step: str, message: str) -> None:
@@ -98,9 +131,11 @@ def remove_tree(path: Path) -> None:
 
 def sweep(cache: Path) -> None:
     """Removes from a cache what builds that were killed left behind."""
-    for left in cache.glob(".*"):
-        if left.is_dir() and time.time() - left.stat().st_mtime > _STALE:
-            remove_tree(left)
+    for pattern in ("base/.*", "base/*/.*", "packages/.*"):
+        for left in cache.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):  # another build removed it
+                if time.time() - left.lstat().st_mtime > _STALE:
+                    remove_tree(left) if left.is_dir() else left.unlink()
 
 
 @contextlib.contextmanager
@@ -116,7 +151,8 @@ def scratch(parent: Path, prefix: str):
 
 
 def made_once(target: Path, make) -> Path:
-    """A folder of the cache: `make(folder)` fills it if it is not there. It is there whole or not at all."""
+    """A folder of the cache: `make(folder)` fills it if it is not there. It is there whole or not at all, also after the
+    power was cut."""
     if target.is_dir():
         os.utime(target)  # in use: see `forget`
         return target
@@ -126,6 +162,7 @@ def made_once(target: Path, make) -> Path:
                 made = folder / "made"
                 made.mkdir()
                 make(made)
+                os.sync()
                 made.rename(target)
     return target
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from .common import Failure
 
 _DYNAMIC, _VERDEF, _VERNEED = 6, 0x6FFFFFFD, 0x6FFFFFFE
-_NEEDED, _RPATH, _RUNPATH, _SONAME = 1, 15, 29, 14
+_NEEDED, _RPATH, _RUNPATH = 1, 15, 29
 _INTERP = 3
 
 
@@ -19,7 +19,6 @@ class Elf:
     """What an ELF file needs and offers."""
 
     interpreter: str = ""
-    soname: str = ""
     needed: list[str] = field(default_factory=list)
     search: list[str] = field(default_factory=list)
     """RPATH and RUNPATH."""
@@ -94,8 +93,6 @@ def _dynamic(file: _File, section, elf: Elf) -> None:
             break
         if tag == _NEEDED:
             elf.needed.append(name(value))
-        elif tag == _SONAME:
-            elf.soname = name(value)
         elif tag in (_RPATH, _RUNPATH):
             elf.search += name(value).split(":")
 

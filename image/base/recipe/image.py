@@ -114,7 +114,7 @@ class Image:
         root.tree.add(_INIT, self.programs["aicert-init"])
         root.tree.add(f"/usr/share/aicert/{container.name}", container)
         root.tree.add_text("/usr/lib/os-release", self._os_release())
-        root.add_fixed()
+        root.add_fixed(self.source)
         root.add_packages(wanted)
         root.add_modules(chosen)
         root.add_libraries()

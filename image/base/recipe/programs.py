@@ -3,11 +3,11 @@
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .builder import Builder
-from .common import BASE, Failure, forget, locked, made_once, say, sha256_of, sha256_of_text
+from .common import BASE, Failure, forget, locked, made_once, run_whole, say, scratch, sha256_of, sha256_of_text
 
 _TARGET = "x86_64-unknown-linux-gnu"
 
@@ -45,7 +45,8 @@ class Source:
 
     @staticmethod
     def read(folder: Path, modified: bool) -> "Source":
-        """Asks git what this is a checkout of; `modified` says that the image is not built from it alone."""
+        """Asks git what this is a checkout of; `modified` says that the image is not built from it alone. It never is when the
+        recipe is another checkout's: then lists, locks and fixed files are not those of the commit."""
         manifest = folder / "Cargo.toml"
         if not manifest.is_file():
             raise Failure(f"{folder} is no checkout of aicert: it has no Cargo.toml")
@@ -53,13 +54,20 @@ class Source:
         if not version:
             raise Failure(f"{manifest} says no version")
         commit = _git(folder, "rev-parse", "HEAD").strip()
-        modified = modified or bool(_git(folder, "status", "--porcelain").strip())
-        return Source(folder, version, commit + ("-modified" if modified else ""))
+        # Whatever people have git show them.
+        changes = _git(folder, "status", "--porcelain", "--untracked-files=all", "--ignore-submodules=none").strip()
+        source = Source(folder, version, commit)
+        return replace(source, commit=f"{commit}-modified") if modified or changes or not source.is_own else source
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the checkout that the recipe is in."""
+        return self.folder == BASE.parent.parent
 
     def files(self) -> list[str]:
-        """The files of the checkout: what git has, and what is new and not ignored."""
+        """The files and links of the checkout: what git has, and what is new and not ignored."""
         names = _git(self.folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-        return sorted(name for name in set(names) if name and (self.folder / name).is_file())
+        return sorted(name for name in set(names) if name and os.path.lexists(self.folder / name))
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -115,7 +123,9 @@ class Programs:
     def _stage(self) -> None:
         """Copies the source to where the builder sees it. A file that has not changed keeps its time, and one that has
         gets a new one, whatever times the checkout has: so cargo knows what to compile, also when checkouts share it."""
-        staged, names = self.folder / "source", self.source.files()
+        staged = self.folder / "source"
+        # What links of the image's root file system lead to is not there, and of no use to the compiler.
+        names = [name for name in self.source.files() if (self.source.folder / name).is_file()]
         staged.mkdir(exist_ok=True)
         for name in names:
             old, new = staged / name, self.source.folder / name
@@ -132,11 +142,17 @@ class Programs:
                 path.unlink()
 
     def _fetch(self, folder: Path) -> None:
-        """Fetches the sources of all crates; cargo checks them against Cargo.lock."""
+        """Fetches the sources of all crates; cargo checks them against Cargo.lock. Of what it keeps for this user it is given
+        the settings alone, which say where crates and credentials are: archives that it has, it would not check again."""
         say("programs", "fetching the crates that Cargo.lock names")
-        done = subprocess.run(["cargo", "vendor", "--quiet", "--locked", "--versioned-dirs", "--manifest-path",
-                               self.source.folder / "Cargo.toml", folder],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        kept = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+        with scratch(self.folder.parent.parent, ".cargo-") as home:
+            for name in ("config.toml", "config", "credentials.toml", "credentials"):
+                if (kept / name).is_file():
+                    (home / name).symlink_to((kept / name).resolve())
+            done = run_whole([self.rust / "bin/cargo", "vendor", "--quiet", "--locked", "--versioned-dirs", "--manifest-path",
+                              self.source.folder / "Cargo.toml", folder], env={**os.environ, "CARGO_HOME": str(home)},
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             raise Failure(f"cargo could not fetch the crates: {done.stderr.strip()}")
 

@@ -3,6 +3,7 @@
 It is built by `image/python/build`, in the builder, from a repository that holds the locked packages and nothing else.
 """
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def _make_repository(packages: list[Package], mirrors: Mirrors, folder: Path) ->
     for package in packages:
         archive = mirrors.file_of(package)
         name = f"{package.sha256}.deb"
-        (folder / name).hardlink_to(archive)
+        _link_or_copy(archive, folder / name)
         control = subprocess.run([tool("dpkg-deb", "dpkg"), "--field", archive], stdout=subprocess.PIPE, text=True, check=True)
         paragraphs.append(f"{control.stdout.strip()}\nFilename: ./{name}\nSize: {package.size}\nSHA256: {package.sha256}\n")
     index = folder / "Packages"
@@ -52,6 +53,13 @@ def _make_repository(packages: list[Package], mirrors: Mirrors, folder: Path) ->
     # mmdebstrap chooses the essential packages of a suite, so the repository says that it is one.
     (folder / "Release").write_text(f"Suite: {_SUITE}\nCodename: {_SUITE}\nDate: Tue, 01 Jan 1980 00:00:00 UTC\n"
                                     f"SHA256:\n {sha256_of(index)} {index.stat().st_size} Packages\n")
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(file)
+    except OSError:  # on another file system, or on one that has no hard links
+        shutil.copyfile(file, target)
 
 
 def _version(package: Package) -> str:

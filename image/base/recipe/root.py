@@ -9,6 +9,7 @@ from . import elf
 from .common import BASE, Failure
 from .locks import Package, Wanted
 from .modules import Modules
+from .programs import Source
 from .unpack import Unpacked
 
 _MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp", "var")
@@ -108,11 +109,13 @@ class Root:
             self._take(f"{folder}/{name}", self.unpacked.owner[f"{folder}/{name}"])
         self.tree.add_text("/usr/lib/aicert/modules", "".join(f"{folder}/{name}\n" for name in modules.root))
 
-    def add_fixed(self) -> None:
-        """Takes the files that the recipe brings."""
+    def add_fixed(self, source: Source) -> None:
+        """Takes the files that the recipe brings: of its own checkout what git would have of them, as of all that is built
+        from it. A recipe elsewhere makes images that say `-modified`, from what is there."""
         fixed = BASE / "root"
-        for path in sorted(fixed.rglob("*")):
-            if path.is_symlink() or not path.is_dir():
+        paths = [source.folder / name for name in source.files()] if source.is_own else sorted(fixed.rglob("*"))
+        for path in paths:
+            if path.is_relative_to(fixed) and (path.is_symlink() or path.is_file()):
                 self.tree.add("/" + str(path.relative_to(fixed)), path)
 
     def add_all_libraries(self, package: Package) -> None:

@@ -17,7 +17,7 @@ _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 class Solver:
     """apt with the lists of the newest packages; its signatures are checked with Debian's keys."""
 
-    def __init__(self, mirrors: Mirrors, folder: Path, extra_source: str | None = None):
+    def __init__(self, mirrors: Mirrors, folder: Path):
         if not Path(_KEYRING).is_file():
             raise Failure("Debian's archive keys are not installed", "sudo apt-get install debian-archive-keyring", 3)
         self.urls = mirrors.urls
@@ -29,8 +29,6 @@ class Solver:
         sources = [f"deb [signed-by={_KEYRING}] {mirrors.urls['debian']} {_SUITE} main",
                    f"deb [signed-by={_KEYRING}] {mirrors.urls['debian']} {_SUITE}-updates main",
                    f"deb [signed-by={_KEYRING}] {mirrors.urls['debian-security']} {_SUITE}-security main"]
-        if extra_source:
-            sources.append(extra_source)
         (folder / "etc/sources.list").write_text("\n".join(sources) + "\n")
         self._apt("apt-get", "update", "-qq")
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from .common import Failure, made_once, tool
+from .common import Failure, forget, locked, made_once, sha256_of_text, tool
 from .locks import Package
 from .mirrors import Mirrors
 
@@ -36,17 +36,25 @@ class Unpacked:
     """The packages of a lock, unpacked; paths are those of a system whose / is merged with /usr."""
 
     def __init__(self, packages: list[Package], mirrors: Mirrors, cache: Path):
-        def one(package: Package) -> Path:
-            return made_once(cache / "base/unpacked" / package.sha256,
-                             lambda folder: unpack_archive(mirrors.file_of(package), folder))
+        def make(parent: Path) -> None:
+            def one(package: Package) -> None:
+                (parent / package.sha256).mkdir()
+                unpack_archive(mirrors.file_of(package), parent / package.sha256)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            folders = list(pool.map(one, packages))
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(one, packages))
+
+        parent = cache / "base/unpacked"
+        with locked(cache / "base/unpacked.lock"):
+            forget(parent, 3)
+        key = sha256_of_text("unpacked 1", *(package.sha256 for package in packages))
+        parent = made_once(parent / key[:32], make)
         self.packages = packages
         self.files: dict[Package, dict[str, Path]] = {}
         self.owner: dict[str, Package] = {}
-        for package, folder in zip(packages, folders):
-            files = self.files[package] = {}
+        for package in packages:
+            folder, files = parent / package.sha256, {}
+            self.files[package] = files
             for path in sorted(_files_in(folder)):
                 name = _merged(path.relative_to(folder))
                 files[name] = path

@@ -1,13 +1,22 @@
 """What the recipe reads: locks, lists, mirrors, ELF files."""
 
+import os
+import signal
 import struct
+import subprocess
+import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
-from recipe import elf, locks, modules, uki
-from recipe.common import BASE, Failure, forget, made_once, sha256_of
+from recipe import command, elf, locks, modules, python, uki
+from recipe.common import BASE, Failure, forget, made_once, sha256_of, sweep
 from recipe.mirrors import Mirrors
+from recipe.programs import Source
+from recipe.root import Root
+from recipe.unpack import Unpacked
 
 GOOD = f"tini 0.19.0-1+b3 debian pool/main/t/tini/tini_0.19.0-1+b3_amd64.deb 267204 {'ab' * 32}"
 
@@ -130,6 +139,145 @@ class Cache(Case):
         self.assertEqual([path.name for path in target.iterdir()], ["whole"])
         forget(target.parent, 0)
         self.assertEqual(list(target.parent.iterdir()), [])
+
+
+    def test_a_folder_is_on_the_disk_before_it_is_there(self):
+        target, synced = self.folder / "cache/thing", []
+        with mock.patch("recipe.common.os.sync", lambda: synced.append(target.exists())):
+            made_once(target, lambda folder: None)
+        self.assertEqual(synced, [False])
+
+    def test_what_was_left_behind_is_swept(self):
+        left = [self.folder / name for name in ("base/.image-1", "base/unpacked/.making-1", "base/vendor/.making-2")]
+        kept = [self.folder / name for name in ("base/unpacked/whole", "base/programs/thing")]
+        for folder in left + kept:
+            (folder / "inside").mkdir(parents=True)
+        partial = self.folder / "packages/.abc.1"
+        partial.parent.mkdir()
+        partial.touch()
+        sweep(self.folder)
+        self.assertTrue(all(path.exists() for path in (*left, *kept, partial)))  # a build that goes on may need it
+        for path in (*left, *kept, partial):
+            os.utime(path, (0, 0))
+        sweep(self.folder)
+        self.assertEqual([path for path in (*left, *kept, partial) if path.exists()], kept)
+
+    def test_a_fresh_build_shares_nothing_but_packages(self):
+        (self.folder / "base/builders/old").mkdir(parents=True)
+        (self.folder / "packages").mkdir()
+        (self.folder / "packages/a.deb").touch()
+        for arguments, same in ((["--fresh"], False), ([], True)):
+            args = command._build_arguments(["--output", "x", "--cache", str(self.folder), *arguments])
+            with command._cache(args) as cache:
+                self.assertTrue((cache / "packages/a.deb").is_file())
+                self.assertEqual((cache / "base/builders/old").exists(), same)
+        self.assertEqual([path.name for path in (self.folder / "base").iterdir()], ["builders"])
+        self.assertTrue((self.folder / "packages/a.deb").is_file())
+
+
+class Signals(Case):
+    """What is left behind when a build is ended from outside."""
+
+    BUILD = """
+import sys
+import time
+from pathlib import Path
+from recipe import common
+from recipe.common import end_in_order, run_whole, scratch
+remove = common.remove_tree
+common.remove_tree = lambda path: (time.sleep(0.5), remove(path))  # there is much to remove
+end_in_order()
+with scratch(Path(sys.argv[1]), ".image-") as work:
+    run_whole(["sh", "-c", f"for second in $(seq 500); do sleep 0.01; echo >>{work.parent}/alive; touch {work}/file; done 2>&- & wait"])
+"""
+
+    def test_nothing_is_left_and_nothing_goes_on(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(signal=number.name):
+                build = subprocess.Popen([sys.executable, "-B", "-c", self.BUILD, str(self.folder)],
+                                         env={**os.environ, "PYTHONPATH": str(BASE)})
+                self.until(lambda: list(self.folder.glob(".image-*/file")))
+                for _ in range(3):  # impatient people
+                    build.send_signal(number)
+                    time.sleep(0.1)
+                self.assertEqual(build.wait(30), 128 + number)
+                alive = (self.folder / "alive").stat().st_size
+                time.sleep(0.2)
+                self.assertEqual((self.folder / "alive").stat().st_size, alive)
+                self.assertEqual(list(self.folder.glob(".*")), [])
+
+    def until(self, there):
+        end = time.monotonic() + 30
+        while not there():
+            self.assertLess(time.monotonic(), end, "it did not begin")
+            time.sleep(0.01)
+
+
+class Checkouts(Case):
+    """Which files are taken from a checkout, and what an image says of it."""
+
+    def setUp(self):
+        super().setUp()
+        self.checkout = self.folder.resolve() / "checkout"
+        self.base = self.checkout / "image/base"
+        (self.base / "root/etc").mkdir(parents=True)
+        (self.base / "root/etc/hosts").write_text("127.0.0.1 localhost\n")
+        (self.base / "root/etc/resolv.conf").symlink_to("/run/not-there")
+        (self.checkout / "Cargo.toml").write_text('version = "1.2.3"\n')
+        self.git("init", "--quiet")
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--message", "first")
+        self.commit = self.git("rev-parse", "HEAD").strip()
+
+    def git(self, *arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        return subprocess.run(["git", "-C", self.checkout, *who, *arguments], check=True, text=True, stdout=subprocess.PIPE).stdout
+
+    def read(self, base=None):
+        for name in ("recipe.programs.BASE", "recipe.root.BASE"):
+            patch = mock.patch(name, base or self.base)
+            patch.start()
+            self.addCleanup(patch.stop)
+        return Source.read(self.checkout, False)
+
+    def fixed(self, source):
+        target = self.folder / "tree"
+        root = Root(target, Unpacked([], Mirrors({}, self.folder), self.folder))
+        root.add_fixed(source)
+        return sorted(root.tree.names)
+
+    def test_files_that_git_ignores_are_not_in_the_image(self):
+        (self.folder / "ignored").write_text("*.swp\n")
+        self.git("config", "core.excludesFile", str(self.folder / "ignored"))
+        (self.base / "root/etc/.hosts.swp").write_text("secret")
+        source = self.read()
+        self.assertEqual(source.commit, self.commit)
+        self.assertEqual(self.fixed(source), ["/etc/hosts", "/etc/resolv.conf"])
+
+    def test_files_that_are_new_are_said_whatever_git_shows(self):
+        self.git("config", "status.showUntrackedFiles", "no")
+        (self.base / "root/etc/new").touch()
+        source = self.read()
+        self.assertEqual(source.commit, f"{self.commit}-modified")
+        self.assertEqual(self.fixed(source), ["/etc/hosts", "/etc/new", "/etc/resolv.conf"])
+
+    def test_an_image_is_of_no_commit_whose_recipe_did_not_make_it(self):
+        other = self.folder / "elsewhere/image/base"
+        (other / "root/etc").mkdir(parents=True)
+        (other / "root/etc/other").touch()
+        source = self.read(other)
+        self.assertEqual(source.commit, f"{self.commit}-modified")
+        self.assertEqual(self.fixed(source), ["/etc/other"])
+
+
+class PythonImage(Case):
+    def test_packages_on_another_file_system_are_copied(self):
+        file, target = self.folder / "file", self.folder / "target"
+        file.write_bytes(b"package")
+        with mock.patch.object(Path, "hardlink_to", side_effect=OSError(18, "Invalid cross-device link")):
+            python._link_or_copy(file, target)
+        self.assertEqual(target.read_bytes(), b"package")
+        self.assertFalse(os.path.samefile(file, target))
 
 
 def module(info: dict[str, str]) -> bytes:

@@ -163,7 +163,7 @@ pub(crate) struct VariantArgs {
     /// Where NVIDIA's packages are, for `--variant gpu`
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, requires = "variant")]
     nvidia_repository: Option<String>,
-    /// Which packages these are: a lock, and which of their files, for `--variant gpu`
+    /// Which packages these are, for `--variant gpu`: a lock, as docs/images.md describes it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "variant")]
     nvidia_lock: Option<PathBuf>,
 }

@@ -3,11 +3,15 @@
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::args::RecipeArgs;
 use crate::error::{Exit, Failure};
 use crate::output::Terminal;
+use crate::run::block_on;
+use crate::signals::Signals;
 use crate::text::{Text, one_line};
 
 /// Where the recipe is in a checkout.
@@ -80,7 +84,14 @@ impl Recipe {
     /// What the image would say that it was built from: the commit, and whether files differ from it.
     pub(super) fn build_id(&self) -> Result<String, Failure> {
         let commit = self.git(&["rev-parse", "HEAD"])?;
-        let modified = !self.git(&["status", "--porcelain"])?.trim().is_empty();
+        // Whatever people have git show them; the recipe asks the same.
+        let status = [
+            "status",
+            "--porcelain",
+            "--untracked-files=all",
+            "--ignore-submodules=none",
+        ];
+        let modified = !self.git(&status)?.trim().is_empty();
         Ok(format!(
             "{}{}",
             commit.trim(),
@@ -143,37 +154,62 @@ impl Recipe {
         }
     }
 
-    /// Runs a program of the recipe; each line that it writes on the way is shown at once.
+    /// Runs a program of the recipe; each line that it writes on the way is shown at once. A signal that ends this program
+    /// ends that one first, which cleans up.
     fn run(&self, program: &str, arguments: &[OsString], terminal: Terminal) -> Result<Answer, Failure> {
         let path = self.checkout.join(PLACE).join(program);
         let failed = |error: &io::Error| {
             Failure::new(Exit::DoesNotHold, format!("could not run {}", path.display())).because(error)
         };
-        let mut child = Command::new(&path)
+        block_on(async {
+            let mut signals = Signals::listen()?;
+            let child = self.start(&path, arguments).map_err(|error| failed(&error))?;
+            let id = Pid::from_child(&child);
+            let mut ended = tokio::task::spawn_blocking(move || finish(child, terminal));
+            tokio::select! {
+                // Where both have come, it ended because of the signal.
+                biased;
+                number = signals.next() => {
+                    // It is still there, or at least its number: nobody waits for it but the thread above.
+                    let _ = kill_process(id, Signal::TERM);
+                    tokio::select! {
+                        _ = ended => {}
+                        _ = signals.next() => {}
+                    }
+                    Err(Failure::new(Exit::Signal(number), "interrupted: nothing was written"))
+                }
+                answer = &mut ended => answer
+                    .unwrap_or_else(|error| Err(io::Error::other(error)))
+                    .map_err(|error| failed(&error)),
+            }
+        })
+    }
+
+    fn start(&self, path: &Path, arguments: &[OsString]) -> io::Result<Child> {
+        Command::new(path)
             .args(arguments)
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| failed(&error))?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let said =
-            std::thread::spawn(move || stderr.map(|stream| show(stream, terminal)).unwrap_or_default());
-        let mut text = Vec::new();
-        if let Some(stdout) = stdout {
-            stdout
-                .take(ANSWER_LIMIT)
-                .read_to_end(&mut text)
-                .map_err(|error| failed(&error))?;
-        }
-        let status = child.wait().map_err(|error| failed(&error))?;
-        Ok(Answer {
-            status,
-            text: String::from_utf8_lossy(&text).into_owned(),
-            said: said.join().unwrap_or_default(),
-        })
     }
+}
+
+/// Waits for a program of the recipe to end.
+fn finish(mut child: Child, terminal: Terminal) -> io::Result<Answer> {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let said = std::thread::spawn(move || stderr.map(|stream| show(stream, terminal)).unwrap_or_default());
+    let mut text = Vec::new();
+    if let Some(stdout) = stdout {
+        stdout.take(ANSWER_LIMIT).read_to_end(&mut text)?;
+    }
+    let status = child.wait()?;
+    Ok(Answer {
+        status,
+        text: String::from_utf8_lossy(&text).into_owned(),
+        said: said.join().unwrap_or_default(),
+    })
 }
 
 /// Shows lines as they come, up to an error, and returns the last ones.

@@ -1,6 +1,7 @@
 //! `aicert image verify`: builds an image again, and compares.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -47,10 +48,8 @@ pub(crate) fn verify(args: &ImageVerifyArgs, terminal: Terminal) -> Result<Exit,
     let measured = super::read(&subject.raw, &MeasureOptions::default())?;
     let recipe = Recipe::find(&args.recipe)?;
     check_source(&recipe, &measured)?;
-    let scratch = Scratch::new()?;
-    let again = scratch.0.join("again");
-    recipe.build(&again, &subject.formats, &args.variant.options(), terminal)?;
-    let rebuilt = parts(&again)?;
+    let again = Again::build(&recipe, &subject.formats, args.variant.options(), terminal)?;
+    let rebuilt = parts(&again.folder())?;
     let raw = rebuilt
         .iter()
         .find(|part| is_raw(Path::new(&part.name)))
@@ -59,7 +58,7 @@ pub(crate) fn verify(args: &ImageVerifyArgs, terminal: Terminal) -> Result<Exit,
     let differences = if comparisons.iter().all(Comparison::is_same) {
         Vec::new()
     } else {
-        recipe.compare(&subject.raw, &again.join(&raw.name), terminal)?
+        recipe.compare(&subject.raw, &again.folder().join(&raw.name), terminal)?
     };
     let reproduced = comparisons.iter().all(Comparison::is_same);
     terminal.result(&text(&args.image, &measured, &comparisons, &differences));
@@ -220,10 +219,27 @@ fn text(image: &Path, measured: &ImageReference, comparisons: &[Comparison], dif
     text
 }
 
-/// A folder that is gone in the end.
-struct Scratch(PathBuf);
+/// The image, built again, in a folder that is gone in the end.
+struct Again(PathBuf);
 
-impl Scratch {
+impl Again {
+    fn build(
+        recipe: &Recipe,
+        formats: &str,
+        mut options: Vec<OsString>,
+        terminal: Terminal,
+    ) -> Result<Self, Failure> {
+        let again = Self::new()?;
+        // From nothing but packages: what was kept of an earlier build may be what made the image wrong.
+        options.push("--fresh".into());
+        recipe.build(&again.folder(), formats, &options, terminal)?;
+        Ok(again)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.0.join("again")
+    }
+
     fn new() -> Result<Self, Failure> {
         let mut name = [0; 8];
         let folder = getrandom(name.as_mut_slice(), GetRandomFlags::empty())
@@ -236,7 +252,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Again {
     fn drop(&mut self) {
         // What is left lies in the folder for temporary files.
         let _ = fs::remove_dir_all(&self.0);
@@ -245,13 +261,14 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
 
     use aicert_core::digest::FileDigest;
     use aicert_verify::reference::Hex;
 
     use super::*;
-    use crate::args::RecipeArgs;
+    use crate::args::{Color, GlobalArgs, RecipeArgs};
 
     fn image(build: Option<&str>) -> ImageReference {
         ImageReference {
@@ -321,6 +338,29 @@ mod tests {
         fs::write(folder.path().join("image/base/build"), "changed").unwrap();
         refused(Some(&commit), &modified, "status");
         check_source(&recipe, &image(Some(&modified))).unwrap();
+    }
+
+    #[test]
+    fn it_is_built_from_nothing_and_gone_in_the_end() {
+        const STAND_IN: &str = "#!/bin/sh\nmkdir \"$2\" && echo \"$@\" >\"$2/options\"\n";
+        let (folder, recipe, _) = checkout();
+        let program = folder.path().join("image/base/build");
+        fs::write(&program, STAND_IN).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let quiet = Terminal::new(&GlobalArgs {
+            quiet: true,
+            json: false,
+            color: Color::Never,
+        });
+        let again = Again::build(&recipe, "raw,vhd", vec!["--variant".into()], quiet).unwrap();
+        let options = fs::read_to_string(again.folder().join("options")).unwrap();
+        assert!(
+            options.contains("--format raw,vhd") && options.contains("--variant --fresh"),
+            "{options}"
+        );
+        let place = again.0.clone();
+        drop(again);
+        assert!(!place.exists());
     }
 
     #[test]
