@@ -19,8 +19,25 @@ refused() {
     [ "$status" -eq 1 ] || { echo "error: this was not rejected (exit status $status)" >&2; exit 1; }
 }
 
+# The image must be of this checkout: what is in it, and so what a proof says, changes with the source.
+present=$(git -C "$root" rev-parse HEAD)
+[ -z "$(git -C "$root" status --porcelain --untracked-files=all)" ] || present+=-modified
+if [ -d "$images" ]; then
+    found=$(python3 - "$images" <<'PYTHON'
+import json, pathlib, sys
+for path in pathlib.Path(sys.argv[1]).glob("*.reference-values.json"):
+    print(json.loads(path.read_text())["images"][0].get("build"))
+PYTHON
+    )
+    if [ "$found" != "$present" ]; then
+        echo "The image in $images was built from ${found:-what nobody knows}, and this checkout is $present: it is built again."
+        rm -rf "$images"
+    elif [ "$present" != "${present%-modified}" ]; then
+        echo "The image in $images was built from a changed checkout, perhaps with other changes; remove it, and it is built again."
+    fi
+fi
 if [ ! -d "$images" ]; then
-    say "The image that the machine boots (this is done once)"
+    say "The image that the machine boots (once for each commit)"
     (cd "$root" && try "$aicert" image build --output "$images")
 fi
 image=$(find "$images" -name '*.raw' -print -quit)
