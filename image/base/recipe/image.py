@@ -12,6 +12,7 @@ from .common import BASE, Failure, say, scratch, sha256_of, size
 from .locks import Package, Wanted, read_wanted
 from .mirrors import Mirrors
 from .programs import Source
+from .python import Container
 from .root import Root
 from .unpack import Unpacked
 
@@ -69,13 +70,14 @@ class Image:
 
     def __init__(self, source: Source, variant: Variant, builder: Builder, programs: dict[str, Path], packages: list[Package],
                  mirrors: Mirrors, cache: Path, work: Path):
+        """`packages` are those that the root file system is made from."""
         self.source, self.variant, self.builder, self.programs, self.work = source, variant, builder, programs, work
         self.packages = packages + variant.packages
         self.root = Root(work / "tree", Unpacked(self.packages, mirrors, cache))
         self.statement = ""
         self.disk = work / "none"
 
-    def build(self, container: Path, words: list[str]) -> None:
+    def build(self, container: Container, words: list[str]) -> None:
         """Builds the disk; `words` are added to the kernel's command line."""
         say("root", "putting the root file system together")
         wanted = read_wanted(BASE / "packages")
@@ -108,11 +110,11 @@ class Image:
         found = {name.removeprefix(place): self.root.unpacked.file(name) for name in others}
         return modules.choose(boot.modules, read_wanted(BASE / "modules"), found)
 
-    def _fill_root(self, wanted: list[Wanted], chosen: modules.Modules, container: Path) -> None:
+    def _fill_root(self, wanted: list[Wanted], chosen: modules.Modules, container: Container) -> None:
         root = self.root
         root.tree.add(_SERVER, self.programs["aicert-server"])
         root.tree.add(_INIT, self.programs["aicert-init"])
-        root.tree.add(f"/usr/share/aicert/{container.name}", container)
+        root.tree.add(f"/usr/share/aicert/{container.archive.name}", container.archive)
         root.tree.add_text("/usr/lib/os-release", self._os_release())
         root.add_fixed(self.source)
         root.add_packages(wanted)
@@ -120,7 +122,7 @@ class Image:
         root.add_libraries()
         root.add_licences()
         release = {"name": str(self.variant), "version": self.source.version, "commit": self.source.commit}
-        self.statement = root.add_statements(release, self.packages)
+        self.statement = root.add_statements(release, self.packages + container.packages)
 
     def _os_release(self) -> str:
         version = self.source.version

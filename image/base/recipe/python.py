@@ -5,6 +5,7 @@ It is built by `image/python/build`, in the builder, from a repository that hold
 
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from .builder import Builder
@@ -17,7 +18,17 @@ _SUITE = "bookworm"
 _RECIPE = BASE.parent / "python/build"
 
 
-def build(packages: list[Package], mirrors: Mirrors, builder: Builder, cache: Path) -> Path:
+@dataclass(frozen=True)
+class Container:
+    """The container image."""
+
+    archive: Path
+    """What `docker load` takes."""
+    packages: list[Package]
+    """What it was made of."""
+
+
+def build(packages: list[Package], mirrors: Mirrors, builder: Builder, cache: Path) -> Container:
     """Builds the archive for `docker load`, unless it is there from an earlier build."""
     key = sha256_of_text("python 1", builder.key, sha256_of(_RECIPE), *(package.line() for package in packages))
     parent = cache / "base/python"
@@ -35,7 +46,7 @@ def build(packages: list[Package], mirrors: Mirrors, builder: Builder, cache: Pa
                         binds={"/input": _RECIPE.parent, "/packages": repository, "/work": folder},
                         writable=("/work",), ids=True)
 
-    return made_once(parent / key[:32], make) / NAME
+    return Container(made_once(parent / key[:32], make) / NAME, packages)
 
 
 def _make_repository(packages: list[Package], mirrors: Mirrors, folder: Path) -> None:

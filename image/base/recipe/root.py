@@ -148,7 +148,8 @@ class Root:
     def add_statements(self, release: dict, packages: list[Package]) -> str:
         """Says what the image is, and what it was made of."""
         self.tree.add_text("/usr/share/aicert/release.json", json.dumps(release, indent=2) + "\n")
-        lines = sorted(f"{package.name}={package.version} sha256:{package.sha256}\n" for package in packages)
+        # The Python image has its own copies of packages; where they are of the same version, one line is enough.
+        lines = sorted({f"{package.name}={package.version} sha256:{package.sha256}\n" for package in packages})
         self.tree.add_text("/usr/share/aicert/packages.txt", "".join(lines))
         return "".join(lines)
 

@@ -270,6 +270,15 @@ class Checkouts(Case):
         self.assertEqual(self.fixed(source), ["/etc/other"])
 
 
+class Statements(Case):
+    def test_all_packages_are_named_once(self):
+        same, other = (locks.Package("libc6", version, "debian", "pool/x.deb", 1, "ab" * 32) for version in "12")
+        root = Root(self.folder / "tree", Unpacked([], Mirrors({}, self.folder), self.folder))
+        said = root.add_statements({}, [other, same, same])
+        self.assertEqual(said, "".join(f"libc6={version} sha256:{'ab' * 32}\n" for version in "12"))
+        self.assertEqual(root.tree.path("/usr/share/aicert/packages.txt").read_text(), said)
+
+
 class PythonImage(Case):
     def test_packages_on_another_file_system_are_copied(self):
         file, target = self.folder / "file", self.folder / "target"
