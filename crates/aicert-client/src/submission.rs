@@ -1,7 +1,7 @@
 //! From `aicert.yaml` to what a machine needs of this computer.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,9 @@ impl PreparedJob {
         };
         let mut spec = JobSpec::from_yaml(text, &base_dir, &record).map_err(ClientError::Configuration)?;
         // What the machine would refuse is better known before there is one.
-        elsewhere::refuse(text, elsewhere::objections(&spec)).map_err(ClientError::Configuration)?;
+        let known_hosts = known_hosts(&spec, environment);
+        elsewhere::refuse(text, elsewhere::objections(&spec, &known_hosts))
+            .map_err(ClientError::Configuration)?;
         let mut files = BTreeMap::new();
         for path in spec.auxiliary_files() {
             let Some(name) = path.to_str() else {
@@ -94,6 +96,7 @@ impl PreparedJob {
                 nonce,
                 variables: asked.into_inner(),
                 files,
+                known_hosts,
             },
             uploads,
             spec,
@@ -130,6 +133,31 @@ fn read_small(path: &Path) -> Result<SecretText, ClientError> {
         });
     }
     Ok(SecretText(Secret::new(STANDARD.encode(&*bytes))))
+}
+
+/// What this computer knows about the SSH servers of a job's repositories, and about no others that are named. A file that
+/// cannot be read is one that says nothing, as for ssh itself.
+fn known_hosts(spec: &JobSpec, environment: &dyn Fn(&str) -> Option<String>) -> String {
+    let servers: BTreeSet<_> = spec
+        .inputs
+        .iter()
+        .filter_map(|input| elsewhere::ssh_server(&input.location))
+        .collect();
+    if servers.is_empty() {
+        return String::new();
+    }
+    let own = environment("HOME").map(|home| Path::new(&home).join(".ssh/known_hosts"));
+    let files = own.into_iter().chain(["/etc/ssh/ssh_known_hosts".into()]);
+    let mut known = BTreeSet::new();
+    for path in files {
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(FILE_LIMIT).read_to_end(&mut bytes));
+        let text = read.map(|_| String::from_utf8_lossy(&bytes)).unwrap_or_default();
+        for server in &servers {
+            known.extend(elsewhere::lines_about(&text, server).map(|line| format!("{line}\n")));
+        }
+    }
+    known.into_iter().collect()
 }
 
 /// What has to be sent of an input; nothing of what the machine fetches itself.
@@ -231,6 +259,23 @@ machine: {provider: local, tpm: swtpm}
     }
 
     #[test]
+    fn what_is_known_of_ssh_servers_goes_along() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".ssh")).unwrap();
+        let line = "git.example.org ssh-ed25519 AAAA\n";
+        let all = format!("private.example.org ssh-ed25519 BBBB\n{line}");
+        std::fs::write(home.path().join(".ssh/known_hosts"), all).unwrap();
+        let text = "kind: python\npythonVersion: 11\nmachine: {provider: local, tpm: swtpm}\n\
+            source: {type: git, gitRepo: 'git@git.example.org:code'}\n";
+        let environment = |name: &str| (name == "HOME").then(|| home.path().to_str().unwrap().to_owned());
+        let (id, nonce) = ("job-1".parse().unwrap(), Nonce::from_bytes([7; 32]));
+        let job = PreparedJob::from_yaml(&id, text, home.path(), nonce, &environment).unwrap();
+        let sent = &job.submission().known_hosts;
+        assert!(sent.contains(line) && !sent.contains("private"), "{sent}");
+        assert!(job.submission().variables.is_empty());
+    }
+
+    #[test]
     fn what_cannot_be_sent_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let error = prepare(CONFIG, folder.path()).unwrap_err();
@@ -248,7 +293,7 @@ machine: {provider: local, tpm: swtpm}
             (
                 "source: {type: directory, path: ./code}",
                 "source: {type: git, gitRepo: 'git@example.org:x'}",
-                "does not know the keys of SSH servers",
+                "no key of the SSH server example.org",
             ),
             (
                 "url: 'https://example.org/simple'",

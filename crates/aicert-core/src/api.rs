@@ -63,6 +63,9 @@ pub struct Submission {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]
     pub files: BTreeMap<String, SecretText>,
+    /// What the client's `known_hosts` files say about the SSH servers of its repositories (sshd(8)).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub known_hosts: String,
 }
 
 /// A secret on its way between two machines, over a connection that nobody else can read: the one form in which a secret

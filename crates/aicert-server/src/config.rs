@@ -22,6 +22,12 @@ impl ServerConfig {
         }
     }
 
+    /// Where the keys of SSH servers are that the client of a job vouches for: for whatever fetches repositories. Nothing that
+    /// this machine knows by itself is the client's.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.state.join("known_hosts")
+    }
+
     /// Sets the limits.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {

@@ -82,10 +82,12 @@ impl Jobs {
             .collect();
         let accepted = submission::accept(&submission, &folder.join(FILES), &kinds)?;
         // Whatever a former job of this name left.
-        make_folders(&folder, &accepted.files).map_err(|error| {
-            let _ = fs::remove_dir_all(&folder);
-            storage_refusal("the job could not be prepared", &error)
-        })?;
+        make_folders(&folder, &accepted.files)
+            .and_then(|()| write_private(&app.config.known_hosts(), submission.known_hosts.as_bytes()))
+            .map_err(|error| {
+                let _ = fs::remove_dir_all(&folder);
+                storage_refusal("the job could not be prepared", &error)
+            })?;
         let submission::Accepted {
             spec,
             nonce,
@@ -98,6 +100,7 @@ impl Jobs {
             submission: digest,
             uploads: Arc::new(Uploads::new(folder.join(UPLOADS), expected)),
             folder,
+            known_hosts: app.config.known_hosts(),
             events: Arc::new(Events::new(limits.events, limits.event_bytes)),
             phase: Mutex::new(Phase::Receiving(Plan { spec, nonce })),
             state: watch::Sender::new(JobState::Receiving),
@@ -158,6 +161,8 @@ pub(crate) struct Job {
     /// SHA-256 of what was submitted.
     submission: FileDigest,
     folder: PathBuf,
+    /// What it was told about SSH servers.
+    known_hosts: PathBuf,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) events: Arc<Events>,
     phase: Mutex<Phase>,
@@ -345,8 +350,9 @@ impl Job {
             if let Err(error) = backends.runtime.clean_up(&self.id).await {
                 tracing::warn!(job = %self.id, %error, "could not remove all containers");
             }
-            let folder = self.folder.clone();
-            let removed = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
+            let (folder, known_hosts) = (self.folder.clone(), self.known_hosts.clone());
+            let removing = move || remove_file(&known_hosts).and_then(|()| remove_folder(&folder));
+            let removed = tokio::task::spawn_blocking(removing).await;
             if let Ok(Err(error)) = removed {
                 tracing::warn!(job = %self.id, %error, "could not remove all files");
             }
@@ -388,14 +394,28 @@ fn make_folders(folder: &Path, files: &[PrivateFile]) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(folder)?;
     }
     for (path, content) in files {
-        fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?
-            .write_all(content)?;
+        write_private(path, content)?;
     }
     Ok(())
+}
+
+/// Writes a file that nobody else can read, in the place of another.
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(content)
+}
+
+/// Removes a file, if it is there.
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a folder, if it is there.
@@ -423,6 +443,7 @@ mod tests {
             id: "job-1".parse().unwrap(),
             submission: FileDigest::of(b""),
             folder: "/nowhere".into(),
+            known_hosts: "/nowhere/known_hosts".into(),
             uploads: Arc::new(Uploads::new("/nowhere".into(), Vec::new())),
             events: Arc::new(Events::new(10, 1000)),
             phase: Mutex::new(Phase::Receiving(plan)),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use aicert_core::api::Provisioning;
 use aicert_core::tpm::TpmBackend;
+use aicert_inputs::{DirectorySource, FileSource, GitConfig, GitSource};
 use aicert_runtime_docker::{DockerConfig, DockerRuntime};
 use aicert_server::{
     Backends, Ended, Server, ServerConfig, Stop, logging, openapi_document, peak_mib, provisioning,
@@ -183,12 +184,21 @@ async fn serve_until_the_end(serve: Serve) -> Result<Ended, Box<dyn std::error::
         })
         .with_host(format!("unix://{}", serve.docker.display()))
         .with_start_limit(ENGINE_START_LIMIT);
+    let config = ServerConfig::new(&serve.state);
+    let git = GitConfig {
+        known_hosts: vec![config.known_hosts()],
+        ..GitConfig::default()
+    };
     let backends = Backends {
         tpm,
         runtime: Arc::new(DockerRuntime::new(docker)),
-        inputs: aicert_inputs::all(),
+        inputs: vec![
+            Arc::new(GitSource::new(git)),
+            Arc::new(FileSource::default()),
+            Arc::new(DirectorySource),
+        ],
     };
-    let server = Server::new(ServerConfig::new(&serve.state), document, backends).await?;
+    let server = Server::new(config, document, backends).await?;
     let listener = TcpListener::bind(serve.listen).await?;
     stop_on_signals(server.stop_handle())?;
     tracing::info!(

@@ -75,7 +75,7 @@ pub(crate) fn accept(submission: &Submission, folder: &Path, kinds: &[&str]) -> 
     let mut spec = JobSpec::from_yaml(&submission.config, base, &environment)
         .map_err(|error| configuration(error.render(CONFIGURATION)))?;
 
-    let mut objections = elsewhere::objections(&spec);
+    let mut objections = elsewhere::objections(&spec, &submission.known_hosts);
     let expected = expected(&spec, kinds, &mut objections);
     let files = auxiliary(&mut spec, &submission.files, folder, &mut objections)?;
     elsewhere::refuse(&submission.config, objections)
@@ -261,7 +261,7 @@ mod tests {
             ),
             (
                 "source: {type: git, gitRepo: 'git@h:x'}\n",
-                "aicert.yaml:4:21: the job's machine does not know the keys of SSH servers",
+                "aicert.yaml:4:21: your known_hosts files have no key of the SSH server h",
             ),
             (
                 "source: {type: git, gitRepo: 'https://h/x', tokenEnv: OTHER}\n",

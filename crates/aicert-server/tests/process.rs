@@ -82,6 +82,133 @@ async fn killed_in_any_phase_it_leaves_no_proof() {
     }
 }
 
+/// An SSH server with one key of its own, which lets one key in.
+struct Sshd {
+    folder: tempfile::TempDir,
+    child: std::process::Child,
+    port: u16,
+}
+
+impl Sshd {
+    /// Nothing where there is no `sshd`.
+    fn start() -> Option<Self> {
+        let program = "/usr/sbin/sshd";
+        if !std::path::Path::new(program).exists() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["host", "user"] {
+            let mut command = Command::new("ssh-keygen");
+            command.args(["-q", "-t", "ed25519", "-N", "", "-f"]);
+            assert!(command.arg(folder.path().join(name)).status().unwrap().success());
+        }
+        // Where sshd separates privileges; only root can make it, and only root needs it.
+        let _ = std::fs::create_dir_all("/run/sshd");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/user.pub\nPidFile none\n\
+             StrictModes no\nUsePAM no\nPermitRootLogin yes\n\
+             SetEnv GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*\n",
+            folder.path().display()
+        );
+        std::fs::write(folder.path().join("config"), config).unwrap();
+        let mut command = Command::new(program);
+        command.args(["-D", "-f"]).arg(folder.path().join("config"));
+        let child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20), "sshd does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(Self { folder, child, port })
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(name)).unwrap()
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the client knows of SSH servers counts here, and nothing else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn repositories_come_over_ssh_from_servers_that_the_client_knows() {
+    use base64::Engine as _;
+    if no_docker().await || skip_without(&["swtpm", "git", "ssh-keygen"]) {
+        return;
+    }
+    let Some(sshd) = Sshd::start() else { return };
+    let repository = sshd.folder.path().join("code");
+    for arguments in [
+        &["init", "-q", "-b", "main"][..],
+        &[
+            "-c",
+            "user.name=x",
+            "-c",
+            "user.email=x@x",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "x",
+        ],
+    ] {
+        std::fs::create_dir_all(&repository).unwrap();
+        let mut command = Command::new("git");
+        command.arg("-C").arg(&repository).args(arguments);
+        assert!(command.status().unwrap().success());
+    }
+    let user = Command::new("id").arg("-un").output().unwrap().stdout;
+    let user = String::from_utf8(user).unwrap();
+    let name = format!("[127.0.0.1]:{}", sshd.port);
+    let config = format!(
+        "kind: container\nimage: aicert/python:3.11\ncommand: [python3, -c, \"open('/workspace/outputs/x', 'w')\"]\n\
+         source: {{type: git, gitRepo: 'ssh://{}@127.0.0.1:{}{}', branch: main, sshKey: /client/key}}\n\
+         machine: {{provider: local, tpm: swtpm}}\n",
+        user.trim(),
+        sshd.port,
+        repository.display()
+    );
+    let known = |key: &str| format!("{name} {}", sshd.read(key));
+    for (known_hosts, problem) in [
+        (known("user.pub"), Some("not the one in known_hosts")),
+        (known("host.pub"), None),
+    ] {
+        let machine = Machine::new().await;
+        let server = machine.start().await;
+        let id = job_id();
+        let mut sent = submission(&id, &config);
+        let key = base64::engine::general_purpose::STANDARD.encode(sshd.read("user"));
+        sent["files"] = serde_json::json!({"/client/key": key});
+        let (status, body) = server.owner.post("/v1/jobs", &sent).await;
+        assert!(
+            status == 422 && body.contains("have no key of the SSH server"),
+            "{body}"
+        );
+        sent["known_hosts"] = known_hosts.into();
+        let (status, body) = server.owner.post("/v1/jobs", &sent).await;
+        assert_eq!(status, 201, "{body}");
+        let ended = server.owner.end_of(&id).await;
+        match problem {
+            Some(problem) => {
+                let told = ended.problem.unwrap().message;
+                assert!(told.contains(problem), "{told}");
+            }
+            None => assert_eq!(ended.state, JobState::Finished, "{ended:?}"),
+        }
+        assert_eq!(server.owner.delete(&format!("/v1/jobs/{id}")).await.0, 200);
+        let (status, _) = server.ended().await;
+        assert!(status.success() && !machine.state().join("known_hosts").exists());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_reach_no_log_and_no_file_for_others() {
     if no_docker().await || skip_without(&["swtpm"]) {

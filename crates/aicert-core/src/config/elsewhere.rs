@@ -34,8 +34,8 @@ pub struct Objection {
     pub help: &'static str,
 }
 
-/// What another machine cannot do of a job.
-pub fn objections(spec: &JobSpec) -> Vec<Objection> {
+/// What another machine cannot do of a job; `known_hosts` is what it is told about SSH servers.
+pub fn objections(spec: &JobSpec, known_hosts: &str) -> Vec<Objection> {
     let mut objections = Vec::new();
     for (index, input) in spec.inputs.iter().enumerate() {
         let mut object = |key, message: &str, help| {
@@ -45,16 +45,20 @@ pub fn objections(spec: &JobSpec) -> Vec<Objection> {
                 help,
             });
         };
+        if let Some(server) = ssh_server(&input.location)
+            && lines_about(known_hosts, &server).next().is_none()
+        {
+            object(
+                "gitRepo",
+                &format!("your known_hosts files have no key of the SSH server {server}"),
+                "ask whoever runs it for its key, and add it to ~/.ssh/known_hosts; or give the https:// address of the repository",
+            );
+        }
         match &input.location {
             Location::Git(git) if is_local(&git.repository) => object(
                 "gitRepo",
                 "the repository is a folder of your machine, which the job's machine cannot reach",
                 "push it to a server and give its address, or use `type: directory`, which is sent",
-            ),
-            Location::Git(git) if is_ssh(&git.repository) => object(
-                "gitRepo",
-                "the job's machine does not know the keys of SSH servers, and fetches nothing from any",
-                "give the https:// address of the repository, and a token with `tokenEnv` if it is private",
             ),
             Location::Directory(directory) if directory.path == Path::new("/") => object(
                 "path",
@@ -104,16 +108,52 @@ fn is_local(repository: &str) -> bool {
     repository.starts_with('/') || is_file_url(repository)
 }
 
-/// Whether a repository is fetched by SSH: what git takes for that (git-clone(1), "Git URLs").
-fn is_ssh(repository: &str) -> bool {
-    match repository.split_once("://") {
-        Some((scheme, _)) => ["ssh", "git+ssh", "ssh+git"]
-            .iter()
-            .any(|ssh| scheme.eq_ignore_ascii_case(ssh)),
-        None => repository
-            .split_once(':')
-            .is_some_and(|(server, _)| !server.contains('/')),
-    }
+/// The SSH server that a repository is fetched from (git-clone(1), "Git URLs"), as `known_hosts` files name it; nothing for
+/// what is fetched otherwise.
+pub fn ssh_server(location: &Location) -> Option<String> {
+    let Location::Git(git) = location else {
+        return None;
+    };
+    let (server, port) = match git.repository.split_once("://") {
+        Some((scheme, rest)) => {
+            let is_ssh = ["ssh", "git+ssh", "ssh+git"]
+                .iter()
+                .any(|ssh| scheme.eq_ignore_ascii_case(ssh));
+            let server = rest.split('/').next().filter(|_| is_ssh)?;
+            match server.rsplit_once(':') {
+                // The colons of an IPv6 address are in brackets.
+                Some((server, port)) if !port.contains(']') => (server, port),
+                _ => (server, "22"),
+            }
+        }
+        None => {
+            let (server, _) = git.repository.split_once(':')?;
+            (!server.contains('/')).then_some((server, "22"))?
+        }
+    };
+    let host = server.rsplit_once('@').map_or(server, |(_, host)| host);
+    let host = host.trim_matches(['[', ']']).to_lowercase();
+    Some(match port {
+        "22" | "" => host,
+        port => format!("[{host}]:{port}"),
+    })
+}
+
+/// The lines of a `known_hosts` file (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT") that may be about a server: those that name it,
+/// and those that do not show whom they name.
+pub fn lines_about<'a>(known_hosts: &'a str, server: &'a str) -> impl Iterator<Item = &'a str> {
+    known_hosts.lines().filter(move |line| {
+        let mut words = line.split_ascii_whitespace().peekable();
+        let _marker = words.next_if(|word| word.starts_with('@'));
+        let hosts = words.next().filter(|hosts| !hosts.starts_with('#'));
+        hosts.is_some_and(|hosts| {
+            hosts.split(',').any(|pattern| {
+                pattern.starts_with("|1|")
+                    || pattern.contains(['*', '?'])
+                    || pattern.eq_ignore_ascii_case(server)
+            })
+        })
+    })
 }
 
 fn place(root: &Node, at: Where) -> Place {
@@ -158,11 +198,13 @@ mod tests {
 
     const HEAD: &str = "kind: python\npythonVersion: 11\nmachine: {provider: local, tpm: swtpm}\n";
 
+    const KNOWN: &str = "# known.org\nknown.org,10.0.0.1 ssh-ed25519 AAAA\n[known.org]:2222 ssh-rsa BBBB\n";
+
     fn refused(rest: &str, index: Option<&str>) -> Option<String> {
         let text = format!("{HEAD}{rest}");
         let environment = |name: &str| index.filter(|_| name == "PIP_INDEX_URL").map(str::to_owned);
         let spec = JobSpec::from_yaml(&text, Path::new("/home/me"), &environment).unwrap();
-        let refused = refuse(&text, objections(&spec));
+        let refused = refuse(&text, objections(&spec, KNOWN));
         refused.err().map(|error| error.render("aicert.yaml"))
     }
 
@@ -179,15 +221,15 @@ mod tests {
             ),
             (
                 "source: {type: git, gitRepo: 'ssh://git@h/x'}\n",
-                "aicert.yaml:4:21: the job's machine does not know",
+                "aicert.yaml:4:21: your known_hosts files have no key of the SSH server h",
             ),
             (
                 "source: {type: git, gitRepo: 'git@h:x/y'}\n",
-                "aicert.yaml:4:21: the job's machine does not know",
+                "aicert.yaml:4:21: your known_hosts files have no key of the SSH server h",
             ),
             (
                 "source: {type: directory, path: x}\nresources:\n- {type: git, gitRepo: 'me@h:z', destinationPath: y}\n",
-                "aicert.yaml:6:15: the job's machine does not know",
+                "aicert.yaml:6:15: your known_hosts files have no key of the SSH server h",
             ),
             (
                 "source: {name: x, type: directory, path: /}\n",
@@ -209,5 +251,30 @@ mod tests {
             refused("source: {type: git, gitRepo: 'https://h:8443/x'}\n", None),
             None
         );
+    }
+    #[test]
+    fn what_is_known_of_an_ssh_server_is_found() {
+        for address in [
+            "ssh://git@KNOWN.org/x",
+            "git@known.org:x",
+            "ssh://10.0.0.1/x",
+            "ssh://known.org:2222/x",
+        ] {
+            let source = format!("source: {{type: git, gitRepo: '{address}', name: x}}\n");
+            assert_eq!(refused(&source, None), None, "{address}");
+        }
+        let text = "# a\n\n@revoked a ssh-rsa A\nb,A ssh-rsa B\n|1|salt|hash ssh-rsa C\n*.org ssh-rsa D\nab ssh-rsa E\n@x\n";
+        let about: Vec<_> = lines_about(text, "a").collect();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(about, lines[2..6]);
+        let server = |repository: &str| {
+            let source = format!("{HEAD}source: {{type: git, gitRepo: '{repository}', name: x}}\n");
+            let spec = JobSpec::from_yaml(&source, Path::new("/"), &|_| None).unwrap();
+            ssh_server(&spec.inputs[0].location)
+        };
+        assert_eq!(server("ssh://[::1]:2222/x").as_deref(), Some("[::1]:2222"));
+        assert_eq!(server("ssh://me@[::1]/x").as_deref(), Some("::1"));
+        assert_eq!(server("https://known.org/x"), None);
+        assert_eq!(server("/srv/x"), None);
     }
 }
