@@ -4,8 +4,10 @@ import errno
 import os
 import time
 
+with open("/workspace/outputs/checkpoint.bin", "wb") as file:
+    file.write(b"what it had until then")
 size, taken = 1 << 30, 0
-file = os.open("/workspace/outputs/checkpoint.bin", os.O_CREAT | os.O_WRONLY)
+file = os.open("/tmp/cache.bin", os.O_CREAT | os.O_WRONLY)
 while size >= 4096:
     try:
         os.posix_fallocate(file, taken, size)

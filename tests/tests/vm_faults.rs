@@ -217,9 +217,20 @@ fn the_machines_disk_is_full() {
         "the disk is full",
         "the machine's disk is full",
         "ask for a machine with a larger disk",
+        "uncertified",
     ] {
         assert!(ended.stderr.contains(words), "no {words:?} in\n{}", ended.stderr);
     }
+    // What it had until then is not lost.
+    let (_, rest) = ended.stderr.split_once("uncertified, in ").unwrap();
+    let place = rest
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .trim_end_matches([';', ',']);
+    let archive = fs::read(place).unwrap_or_else(|error| panic!("{place}: {error}"));
+    let text = b"what it had until then";
+    assert!(archive.windows(text.len()).any(|window| window == text));
     desk.assert_no_results();
     desk.assert_nothing_is_left();
 }
