@@ -13,36 +13,60 @@ use crate::files;
 use crate::local::LocalProvider;
 use crate::output::Terminal;
 
-/// Cleans up after runs whose process is gone.
+/// Cleans up after runs whose process is gone. What goes wrong with that is told, and stops nobody from running another job.
 pub(crate) async fn recover(
     provider: &LocalProvider,
     runtime: &dyn Runtime,
     prefix: &str,
     terminal: Terminal,
-) -> Result<(), Failure> {
-    let machines = provider.list().await.map_err(|error| Failure::of(&error))?;
+) {
+    let machines = match provider.list().await {
+        Ok(machines) => machines,
+        Err(error) => {
+            terminal.warning(&format!(
+                "what earlier commands left cannot be looked at: {}",
+                error.message()
+            ));
+            return;
+        }
+    };
     let (used, abandoned): (Vec<_>, Vec<_>) = machines
         .into_iter()
         .partition(|machine| machine.in_use != Some(false));
     for machine in &abandoned {
         terminal.warning(&describe(provider, machine));
-        clean_up(runtime, &machine.job).await?;
-        provider
-            .destroy(&machine.id)
-            .await
-            .map_err(|error| Failure::of(&error))?;
+        if let Err(failure) = remove(provider, runtime, machine).await {
+            let job = &machine.job;
+            terminal.warning(&format!(
+                "{}; `aicert machines destroy {job}` tries again",
+                failure.message
+            ));
+        }
     }
     // Containers without a record: somebody removed the record by hand.
     let jobs = runtime.leftovers().await.unwrap_or_default();
     for job in jobs.iter().filter(|job| job.as_str().starts_with(prefix)) {
-        if !used.iter().any(|machine| machine.job == *job) && !is_new(provider, job).await {
+        let known = used.iter().chain(&abandoned).any(|machine| machine.job == *job);
+        if !known && !is_new(provider, job).await {
             terminal.warning(&format!(
                 "removing what is left of job {job}, which nothing else is known of"
             ));
-            clean_up(runtime, job).await?;
+            if let Err(failure) = clean_up(runtime, job).await {
+                terminal.warning(&failure.message);
+            }
         }
     }
-    Ok(())
+}
+
+/// Removes containers first: while there are any, the record says whose they are.
+async fn remove(
+    provider: &LocalProvider,
+    runtime: &dyn Runtime,
+    machine: &MachineRecord,
+) -> Result<(), Failure> {
+    clean_up(runtime, &machine.job).await?;
+    let destroyed = provider.destroy(&machine.id).await;
+    destroyed.map_err(|error| Failure::of(&error))
 }
 
 /// Whether a job began after the machines were listed.
@@ -127,5 +151,46 @@ fn activity(stage: Stage) -> &'static str {
         Stage::Finished => "measured the outputs: they are lost",
         Stage::Outputs => "closed its log: the outputs are lost",
         Stage::Closed => "had the TPM sign, and wrote the proof: the outputs are lost",
+    }
+}
+
+#[cfg(all(test, feature = "docker"))]
+mod tests {
+    use super::*;
+    use crate::args::GlobalArgs;
+    use crate::backends;
+    use crate::local::Purpose;
+
+    #[tokio::test]
+    async fn what_cannot_be_removed_stops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = backends::runtime(folder.path()).unwrap();
+        if let Err(error) = runtime.check().await {
+            assert!(std::env::var_os("CI").is_none(), "{error}");
+            return;
+        }
+        let machines = folder.path().join("machines");
+        let provider = LocalProvider::new(folder.path(), Purpose::default()).unwrap();
+        // The name of the first one's half-written proof is longer than any file's.
+        for (job, proof) in [("recover-a", "x".repeat(250)), ("recover-b", "proof.json".into())] {
+            std::fs::create_dir(machines.join(job)).unwrap();
+            let record = serde_json::json!({
+                "job": job,
+                "created": "2026-01-31T23:59:59Z",
+                "process": 4_000_000,
+                "configuration": "/job/aicert.yaml",
+                "targets": [folder.path().join(proof)],
+            });
+            std::fs::write(machines.join(job).join("record.json"), record.to_string()).unwrap();
+        }
+        let terminal = Terminal::new(&GlobalArgs {
+            quiet: true,
+            json: false,
+            color: crate::args::Color::Never,
+        });
+        recover(&provider, runtime.as_ref(), "recover-", terminal).await;
+        let left = provider.list().await.unwrap();
+        let left: Vec<_> = left.iter().map(|machine| machine.job.as_str()).collect();
+        assert_eq!(left, ["recover-a"]);
     }
 }

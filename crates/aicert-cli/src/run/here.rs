@@ -112,7 +112,7 @@ async fn work(
 ) -> Result<Published, Failure> {
     let Order { plan, tpm, terminal } = *order;
     runtime.check().await.map_err(|error| Failure::of(&error))?;
-    recover::recover(provider, runtime.as_ref(), &plan.state.job_prefix(), terminal).await?;
+    recover::recover(provider, runtime.as_ref(), &plan.state.job_prefix(), terminal).await;
     let machine = provision(provider, id, progress).await?;
     let tpm = backends::tpm(tpm, &provider.tpm_folder(&machine.id)).await?;
     let backends = Backends {
