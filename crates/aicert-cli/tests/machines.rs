@@ -376,31 +376,18 @@ fn a_removal_that_was_cut_off_is_finished_without_a_word() {
 #[test]
 fn a_command_that_is_killed_while_it_removes_leaves_nothing_that_is_not_true() {
     let desk = Desk::new();
-    let jobs = 40;
-    let mut left = 0;
-    for attempt in 0..8 {
-        for number in 0..jobs {
-            killed_remote_run(&desk, &format!("job-{number}"), "qemu", "booting");
-        }
-        let mut command = desk.command(&["machines", "destroy", "--all"]);
-        let mut destroy = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-        // It is killed while some are gone and some are not.
-        while desk.path("state/runs/job-0").exists() {
-            std::thread::sleep(std::time::Duration::from_micros(100 * attempt));
-        }
-        destroy.kill().unwrap();
-        destroy.wait().unwrap();
-        let said = run_another(&desk);
-        for line in said.lines() {
-            assert!(
-                line.ends_with("the machine has ended before the job was sent to it. Cleaning up."),
-                "{line}"
-            );
-            left += 1;
-        }
-        assert_eq!(std::fs::read_dir(desk.path("state/runs")).unwrap().count(), 0);
+    killed_remote_run(&desk, "job", "qemu", "delivered");
+    // It takes a while to remove all this.
+    for number in 0..5_000 {
+        desk.write(&format!("state/runs/job/{number}"), "");
     }
-    assert!(left > 0, "each was complete before it was killed");
+    let mut destroy = desk.command(&["machines", "destroy", "--all"]).spawn().unwrap();
+    while desk.path("state/runs/job/record.json").exists() {}
+    destroy.kill().unwrap();
+    destroy.wait().unwrap();
+    assert!(!desk.path("state/runs/job").exists());
+    assert_eq!(run_another(&desk), "");
+    assert_eq!(std::fs::read_dir(desk.path("state/runs")).unwrap().count(), 0);
 }
 
 #[test]
@@ -421,31 +408,6 @@ fn several_commands_at_once_clean_up_once() {
     assert_eq!(lines.iter().filter(cleaned).count(), jobs, "{said}");
     assert_eq!(lines.len(), jobs, "{said}");
     assert_eq!(std::fs::read_dir(desk.path("state/runs")).unwrap().count(), 0);
-}
-
-#[test]
-fn who_looks_is_taken_for_nobody_who_follows() {
-    let desk = Desk::new();
-    let done = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    desk.run(&["machines", "list"]);
-                }
-            });
-        }
-        for number in 0..20 {
-            let job = format!("job-{number}");
-            killed_remote_run(&desk, &job, "qemu", "booting");
-            let destroyed = desk.run(&["machines", "destroy", &job]);
-            assert_eq!(
-                destroyed,
-                format!("exit code 0\n--- stdout\nForgot the job {job}.\n")
-            );
-        }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
 }
 
 #[test]
