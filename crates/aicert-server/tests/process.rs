@@ -94,6 +94,7 @@ impl Sshd {
     fn start() -> Option<Self> {
         let program = "/usr/sbin/sshd";
         if !std::path::Path::new(program).exists() {
+            assert!(std::env::var_os("CI").is_none(), "{program} is not installed");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
