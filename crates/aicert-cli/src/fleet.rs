@@ -170,7 +170,7 @@ impl Fleet {
         }
         let Some(machine) = &entry.machine else {
             return Err(match &entry.problem {
-                Some(problem) => unknown(entry, problem, None),
+                Some(problem) => unknown(entry, problem),
                 None => Failure::new(
                     Exit::DoesNotHold,
                     format!(
@@ -274,8 +274,10 @@ impl Fleet {
         let listed = listed.map(|(provider, machines)| of_job(provider, machines, &entry.job));
         listed.map_err(|failure| match (taken, &entry.machine) {
             // Then there is no name of a provider.
-            (Take::Unreadable(run), None) => unknown(entry, &run.why, None),
-            _ => unknown(entry, &failure.message, failure.help),
+            (Take::Unreadable(run), None) => unknown(entry, &run.why).help(BY_FORCE),
+            _ => unknown(entry, &failure.message)
+                .maybe_help(failure.help)
+                .more_help(BY_FORCE.into()),
         })
     }
 
@@ -315,19 +317,17 @@ pub(crate) fn followed(job: &JobId, process: Option<u32>) -> Failure {
     )
 }
 
-/// Says that nobody knows what would be destroyed.
-fn unknown(entry: &Entry, problem: &str, advice: Option<String>) -> Failure {
+/// What to do about a job that nobody knows enough of.
+const BY_FORCE: &str = "`aicert machines destroy --force` forgets the job all the same, and leaves a machine that this aicert cannot see";
+
+/// Says that nobody knows whether there is a machine.
+fn unknown(entry: &Entry, problem: &str) -> Failure {
     Failure::new(
         Exit::DoesNotHold,
         format!(
             "it is not known whether there is a machine for the job {}: {problem}",
             entry.job
         ),
-    )
-    .maybe_help(advice)
-    .more_help(
-        "`aicert machines destroy --force` forgets the job all the same, and leaves a machine that this aicert cannot see"
-            .into(),
     )
 }
 

@@ -268,7 +268,6 @@ fn what_this_build_cannot_see_is_not_forgotten() {
     exit code 1
     --- stderr
     error: it is not known whether there is a machine for the job a-moon: this build of aicert knows no provider `moon`
-    help: `aicert machines destroy --force` forgets the job all the same, and leaves a machine that this aicert cannot see
     "#);
     assert_snapshot!(desk.run(&["machines", "destroy", "--all"]), @r#"
     exit code 1
