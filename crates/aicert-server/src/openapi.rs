@@ -1,7 +1,8 @@
 //! The OpenAPI document, made from the code that serves what it describes.
 
+use aicert_core::api::Problem;
 use utoipa::openapi::security::SecurityScheme;
-use utoipa::{Modify, OpenApi, ToSchema};
+use utoipa::{IntoParams, IntoResponses, Modify, OpenApi, ToSchema};
 
 use crate::routes;
 
@@ -27,6 +28,42 @@ pub(crate) struct Document;
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 pub(crate) struct Binary(#[expect(dead_code, reason = "only described")] Vec<u8>);
+
+/// What names the job in a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only described")]
+pub(crate) struct JobName {
+    /// The job's name
+    id: String,
+}
+
+/// What asks for a part.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only described")]
+pub(crate) struct RangeHeaders {
+    /// `bytes=…`, one range
+    range: Option<String>,
+    /// An entity tag that was given before
+    #[param(rename = "if-range")]
+    if_range: Option<String>,
+}
+
+/// Not the owner's client certificate
+#[derive(IntoResponses)]
+#[response(status = 401, content_type = "application/problem+json")]
+pub(crate) struct NotTheOwner(#[expect(dead_code, reason = "only described")] Problem);
+
+/// There is no such job
+#[derive(IntoResponses)]
+#[response(status = 404, content_type = "application/problem+json")]
+pub(crate) struct NoSuchJob(#[expect(dead_code, reason = "only described")] Problem);
+
+/// There is not so much
+#[derive(IntoResponses)]
+#[response(status = 416, content_type = "application/problem+json")]
+pub(crate) struct NotSoMuch(#[expect(dead_code, reason = "only described")] Problem);
 
 struct ClientCertificate;
 

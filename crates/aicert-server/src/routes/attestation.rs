@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::App;
 use crate::attestation::attest;
+use crate::openapi::NotTheOwner;
 use crate::problem::Refusal;
 
 #[derive(Deserialize)]
@@ -28,7 +29,7 @@ pub(crate) struct Challenge {
     responses(
         (status = 200, description = "The evidence", body = Attestation),
         (status = 400, description = "The nonce is none", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
         (status = 500, description = "The TPM did not answer", body = Problem, content_type = "application/problem+json"),
     )
 )]

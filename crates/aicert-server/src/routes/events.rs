@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
 use crate::App;
+use crate::openapi::{JobName, NoSuchJob, NotTheOwner};
 use crate::problem::Refusal;
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -28,15 +29,15 @@ pub(crate) struct Position {
     path = "/v1/jobs/{id}/events",
     tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's name"),
+        JobName,
         ("after" = Option<u64>, Query, description = "The number of the last event that was read"),
         ("last-event-id" = Option<u64>, Header, description = "The same; what the address says counts more"),
     ),
     responses(
         (status = 200, description = "Server-sent events: the number is the `id`, `data` is the event as JSON", body = String, content_type = "text/event-stream"),
         (status = 400, description = "The number is none", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
+        NoSuchJob,
     )
 )]
 pub(crate) async fn events(

@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 
 use crate::App;
-use crate::openapi::Binary;
+use crate::openapi::{Binary, JobName, NotTheOwner};
 use crate::problem::Refusal;
 use crate::routes::jobs::interrupted;
 use crate::uploads::receive;
@@ -22,7 +22,7 @@ use crate::uploads::receive;
     path = "/v1/jobs/{id}/inputs/{name}",
     tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's name"),
+        JobName,
         ("name" = String, Path, description = "The input's name, percent-encoded"),
     ),
     request_body(content(
@@ -32,7 +32,7 @@ use crate::uploads::receive;
     responses(
         (status = 200, description = "Received", body = JobStatus),
         (status = 400, description = "It broke off, or is no archive that is accepted; it is awaited again", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
         (status = 404, description = "There is no such job or input", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It was received already, or is just being received", body = Problem, content_type = "application/problem+json"),
         (status = 507, description = "Storage is full", body = Problem, content_type = "application/problem+json"),

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::App;
+use crate::openapi::{JobName, NoSuchJob, NotTheOwner};
 use crate::problem::Refusal;
 use crate::server::Ended;
 
@@ -24,7 +25,7 @@ use crate::server::Ended;
         (status = 201, description = "Accepted: it waits for what is `awaited`, or runs", body = JobStatus),
         (status = 200, description = "It was accepted before", body = JobStatus),
         (status = 400, description = "This is no submission", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
         (status = 409, description = "The machine has had its job", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "It is too large", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The configuration cannot be used here; the machine can still have its job", body = Problem, content_type = "application/problem+json"),
@@ -63,11 +64,11 @@ pub(crate) async fn submit(
     get,
     path = "/v1/jobs/{id}",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's name")),
+    params(JobName),
     responses(
         (status = 200, description = "How far it is", body = JobStatus),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
+        NoSuchJob,
     )
 )]
 pub(crate) async fn status(
@@ -83,11 +84,11 @@ pub(crate) async fn status(
     delete,
     path = "/v1/jobs/{id}",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's name")),
+    params(JobName),
     responses(
         (status = 200, description = "Nothing is left of it; the server ends", body = JobStatus),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
+        NoSuchJob,
     )
 )]
 pub(crate) async fn remove(

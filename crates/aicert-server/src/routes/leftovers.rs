@@ -12,7 +12,7 @@ use super::jobs::interrupted;
 use super::results::{stream, unreadable};
 use crate::App;
 use crate::leftovers::Leftovers;
-use crate::openapi::Binary;
+use crate::openapi::{Binary, JobName, NotSoMuch, NotTheOwner, RangeHeaders};
 use crate::pieces::Noted;
 use crate::problem::Refusal;
 use crate::ranges;
@@ -23,18 +23,14 @@ use crate::ranges;
     get,
     path = "/v1/jobs/{id}/leftovers",
     tag = "results",
-    params(
-        ("id" = String, Path, description = "The job's name"),
-        ("range" = Option<String>, Header, description = "`bytes=…`, one range"),
-        ("if-range" = Option<String>, Header, description = "An entity tag that was given before"),
-    ),
+    params(JobName, RangeHeaders),
     responses(
         (status = 200, description = "All of it: files, folders and symbolic links below `outputs/`, beside `UNCERTIFIED.txt`, and `INCOMPLETE.txt` where something is missing", body = Binary, content_type = "application/x-tar"),
         (status = 206, description = "A part", body = Binary, content_type = "application/x-tar"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
         (status = 404, description = "There is no such job, or it left nothing that is not certified", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The job has not ended", body = Problem, content_type = "application/problem+json"),
-        (status = 416, description = "There is not so much", body = Problem, content_type = "application/problem+json"),
+        NotSoMuch,
         (status = 500, description = "It cannot be read", body = Problem, content_type = "application/problem+json"),
     )
 )]

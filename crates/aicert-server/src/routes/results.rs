@@ -13,7 +13,7 @@ use axum::response::Response;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::App;
-use crate::openapi::Binary;
+use crate::openapi::{Binary, JobName, NoSuchJob, NotSoMuch, NotTheOwner, RangeHeaders};
 use crate::outputs::Concatenation;
 use crate::pieces::{self, Noted, Part, Pieces};
 use crate::problem::Refusal;
@@ -32,11 +32,11 @@ type Id = Result<Path<String>, PathRejection>;
     get,
     path = "/v1/jobs/{id}/certificate",
     tag = "results",
-    params(("id" = String, Path, description = "The job's name")),
+    params(JobName),
     responses(
         (status = 200, description = "The proof file", body = Object, content_type = "application/json"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
+        NoSuchJob,
         (status = 409, description = "There is none, or none yet", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -63,12 +63,12 @@ pub(crate) async fn certificate(
     get,
     path = "/v1/jobs/{id}/manifest",
     tag = "results",
-    params(("id" = String, Path, description = "The job's name")),
+    params(JobName),
     responses(
         (status = 200, description = "One JSON object per line", body = String, content_type = "application/jsonl"),
         (status = 206, description = "A part of it", body = String, content_type = "application/jsonl"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
+        NoSuchJob,
         (status = 409, description = "There is none, or none yet", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -89,17 +89,13 @@ pub(crate) async fn manifest(
     get,
     path = "/v1/jobs/{id}/log",
     tag = "results",
-    params(
-        ("id" = String, Path, description = "The job's name"),
-        ("range" = Option<String>, Header, description = "`bytes=…`, one range"),
-        ("if-range" = Option<String>, Header, description = "An entity tag that was given before"),
-    ),
+    params(JobName, RangeHeaders),
     responses(
         (status = 200, description = "The whole, as it is now", body = String, content_type = "text/plain"),
         (status = 206, description = "A part of it", body = String, content_type = "text/plain"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 416, description = "There is not so much", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
+        NoSuchJob,
+        NotSoMuch,
     )
 )]
 pub(crate) async fn log(
@@ -117,18 +113,14 @@ pub(crate) async fn log(
     get,
     path = "/v1/jobs/{id}/outputs",
     tag = "results",
-    params(
-        ("id" = String, Path, description = "The job's name"),
-        ("range" = Option<String>, Header, description = "`bytes=…`, one range"),
-        ("if-range" = Option<String>, Header, description = "An entity tag that was given before"),
-    ),
+    params(JobName, RangeHeaders),
     responses(
         (status = 200, description = "All of them", body = Binary, content_type = "application/octet-stream"),
         (status = 206, description = "A part", body = Binary, content_type = "application/octet-stream"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such job", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
+        NoSuchJob,
         (status = 409, description = "There are none, or none yet", body = Problem, content_type = "application/problem+json"),
-        (status = 416, description = "There is not so much", body = Problem, content_type = "application/problem+json"),
+        NotSoMuch,
         (status = 500, description = "A file is not what was measured", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -154,7 +146,7 @@ pub(crate) async fn outputs(
     path = "/v1/jobs/{id}/outputs/{*path}",
     tag = "results",
     params(
-        ("id" = String, Path, description = "The job's name"),
+        JobName,
         ("path" = String, Path, description = "A path of the listing of `outputs_measured`, percent-encoded but for its slashes"),
         ("range" = Option<String>, Header, description = "`bytes=…`, one range"),
         ("if-range" = Option<String>, Header, description = "An entity tag that was given before"),
@@ -162,10 +154,10 @@ pub(crate) async fn outputs(
     responses(
         (status = 200, description = "The file", body = Binary, content_type = "application/octet-stream"),
         (status = 206, description = "A part of it", body = Binary, content_type = "application/octet-stream"),
-        (status = 401, description = "Not the owner's client certificate", body = Problem, content_type = "application/problem+json"),
+        NotTheOwner,
         (status = 404, description = "There is no such job or output", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "There are none, or none yet", body = Problem, content_type = "application/problem+json"),
-        (status = 416, description = "There is not so much", body = Problem, content_type = "application/problem+json"),
+        NotSoMuch,
         (status = 500, description = "The file is not what was measured", body = Problem, content_type = "application/problem+json"),
     )
 )]
