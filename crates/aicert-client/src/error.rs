@@ -267,12 +267,23 @@ pub(crate) fn with_causes(error: &dyn StdError) -> String {
         }
         cause = error.source();
     }
-    printable(&text, SHOWN)
+    // And they point programmers to their documentation.
+    let said = text.split(": https://docs.rs/").next().unwrap_or_default();
+    printable(said, SHOWN)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_for_people() {
+        let cause = "peer closed the connection: https://docs.rs/rustls/latest/rustls/manual/index.html#x";
+        let inner = io::Error::other(io::Error::other(cause));
+        let error = ClientError::storage("read", Path::new("/x"), inner);
+        let text = with_causes(&error);
+        assert!(text.ends_with("peer closed the connection"), "{text}");
+    }
 
     fn refused(code: ProblemCode, message: String) -> String {
         let error = ClientError::Problem {
