@@ -39,14 +39,6 @@ fn init(console: &str) -> Option<String> {
 /// Linux, kernel/panic.c.
 fn panicked(console: &str) -> Option<String> {
     let (_, why) = lines(console).find_map(|line| line.split_once("Kernel panic - not syncing: "))?;
-    // arch/x86/kernel/apic/io_apic.c, `check_timer`: fewer interrupts came than it counted on.
-    if why.starts_with("IO-APIC + timer") {
-        return Some(
-            "the machine's kernel got so little processor time that its timer seemed not to work: this computer is too \
-             busy; try again, or ask for fewer processors"
-                .into(),
-        );
-    }
     Some(format!(
         "the machine's kernel panicked: {}; the lines before it on the console say where",
         why.trim()
@@ -56,16 +48,19 @@ fn panicked(console: &str) -> Option<String> {
 /// EDK II, MdeModulePkg/Universal/BdsDxe/BdsEntry.c and MdeModulePkg/Library/UefiBootManagerLib/BmBoot.c.
 fn nothing_to_boot(console: &str) -> Option<String> {
     const STARTS: &str = "BdsDxe: starting Boot";
+    // What it has itself, where there is nothing else.
+    const SHELL: &str = "\"EFI Internal Shell\"";
     const FAILS: [&str; 3] = [
         "No bootable option or device was found",
         "BdsDxe: failed to load Boot",
         "BdsDxe: failed to start Boot",
     ];
+    let starts = |line: &str| line.contains(STARTS) && !line.contains(SHELL);
     // Entries that lead nowhere are tried before the one that does.
     let last = lines(console)
         .filter(|line| line.contains(STARTS) || FAILS.iter().any(|words| line.contains(words)))
         .last()?;
-    (!last.contains(STARTS)).then(|| {
+    (!starts(last)).then(|| {
         "firmware found nothing to boot on the disk: the image has no /EFI/BOOT/BOOTX64.EFI that firmware takes, or is \
          no disk image of aicert's"
             .into()
@@ -109,10 +104,6 @@ mod tests {
             "[    1.0] Kernel panic - not syncing: dm-verity device corrupted",
             "panicked: dm-verity device corrupted;",
         );
-        assert_says(
-            "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report.",
-            "this computer is too busy",
-        );
         // As hostile as can be.
         for odd in [
             "device-mapper: verity: is corrupted",
@@ -149,9 +140,11 @@ mod tests {
     fn a_disk_without_an_image_is_told() {
         let failed = "BdsDxe: failed to load Boot0001 \"UEFI Misc Device\" from PciRoot(0x0)/Pci(0x2,0x0): Not Found\n";
         let started = "BdsDxe: starting Boot0002 \"UEFI Misc Device 2\" from PciRoot(0x0)/Pci(0x3,0x0)\n";
+        let shell = "BdsDxe: starting Boot0002 \"EFI Internal Shell\" from Fv(7CB8BDC9)/FvFile(7C04A583)\n";
         assert_says(failed, "firmware found nothing to boot");
         assert_eq!(explain_end(&[failed, started].concat()), None);
         assert_says(&[started, failed].concat(), "firmware found nothing to boot");
+        assert_says(&[failed, shell].concat(), "firmware found nothing to boot");
         assert_says(
             "BdsDxe: No bootable option or device was found.\n",
             "nothing to boot",

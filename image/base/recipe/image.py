@@ -16,9 +16,9 @@ from .python import Container
 from .root import Root
 from .unpack import Unpacked
 
-_COMMAND_LINE = "console=ttyS0,115200 panic=-1 loglevel=5 lockdown=confidentiality efi=noruntime"
+_COMMAND_LINE = "console=ttyS0,115200 panic=-1 loglevel=5 lockdown=confidentiality efi=noruntime no_timer_check"
 # With lockdown, the kernel loads modules with Debian's signature alone, and those of a GPU have none.
-_COMMAND_LINE_GPU = "console=ttyS0,115200 panic=-1 loglevel=5 efi=noruntime"
+_COMMAND_LINE_GPU = "console=ttyS0,115200 panic=-1 loglevel=5 efi=noruntime no_timer_check"
 _SERVER, _INIT = "/usr/lib/aicert/aicert-server", "/usr/lib/aicert/init"
 
 
