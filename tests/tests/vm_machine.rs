@@ -215,6 +215,16 @@ fn strangers_come_first(owner: &Owner) {
     }
 }
 
+/// By which names a machine was refused.
+#[track_caller]
+fn causes_of_refusal(error: &ClientError) -> Vec<&'static str> {
+    let ClientError::Rejected(rejection) = error else {
+        panic!("{error}")
+    };
+    let failures = rejection.failures().iter();
+    failures.map(|failure| failure.cause().name()).collect()
+}
+
 /// Whoever ends the owner's connection with a key of his own hears a nonce, and nothing else.
 async fn somebody_stands_in_the_middle(owner: &Owner) {
     let middle = Interceptor::before(owner.endpoint(), owner.identity.clone());
@@ -223,14 +233,7 @@ async fn somebody_stands_in_the_middle(owner: &Owner) {
         .attest(&owner.options)
         .await
         .unwrap_err();
-    let ClientError::Rejected(rejection) = &error else {
-        panic!("{error}")
-    };
-    let causes: Vec<_> = rejection
-        .failures()
-        .iter()
-        .map(|failure| failure.cause().name())
-        .collect();
+    let causes = causes_of_refusal(&error);
     assert_eq!(causes, ["OtherTlsKey"], "{error}");
     assert!(
         error
@@ -335,14 +338,7 @@ async fn a_used_machine_is_refused(owner: &Owner) {
         .attest(&owner.options)
         .await
         .unwrap_err();
-    let ClientError::Rejected(rejection) = &error else {
-        panic!("{error}")
-    };
-    let causes: Vec<_> = rejection
-        .failures()
-        .iter()
-        .map(|failure| failure.cause().name())
-        .collect();
+    let causes = causes_of_refusal(&error);
     assert!(
         causes.contains(&"Used") && !causes.contains(&"OtherTlsKey"),
         "{causes:?}: {error}"

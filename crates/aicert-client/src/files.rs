@@ -21,6 +21,15 @@ enum Limit {
     LeaveOut(u64),
 }
 
+/// Opens a file that may have the beginning of what comes, and tells how much it has.
+async fn continued(to: &Path) -> Result<(File, u64), ClientError> {
+    let failed = |error: io::Error| ClientError::storage("write", to, error);
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).open(to).await.map_err(failed)?;
+    let length = file.metadata().await.map_err(failed)?.len();
+    Ok((file, length))
+}
+
 impl AttestedClient {
     /// Brings a copy of what the job has printed up to date: what is at `to` is taken for the beginning of it. Returns its
     /// length. Can be called while the job runs, and after it. A job may print without end: [`AttestedClient::log_up_to`] has a
@@ -40,10 +49,7 @@ impl AttestedClient {
     ///
     /// Those of [`AttestedClient::log`].
     pub async fn log_up_to(&self, job: &JobId, to: &Path, limit: u64) -> Result<u64, ClientError> {
-        let failed = |error: io::Error| ClientError::storage("write", to, error);
-        let mut options = OpenOptions::new();
-        let mut file = options.create(true).append(true).open(to).await.map_err(failed)?;
-        let mut length = file.metadata().await.map_err(failed)?.len();
+        let (mut file, mut length) = continued(to).await?;
         let segments = ["jobs", job.as_str(), "log"];
         if length < limit {
             self.resumed(&segments, &mut file, to, &mut length, Limit::LeaveOut(limit))
@@ -92,9 +98,7 @@ impl AttestedClient {
     /// at `to`: calling it again goes on there.
     pub async fn leftovers(&self, job: &JobId, to: &Path) -> Result<u64, ClientError> {
         let failed = |error: io::Error| ClientError::storage("write", to, error);
-        let mut options = OpenOptions::new();
-        let mut file = options.create(true).append(true).open(to).await.map_err(failed)?;
-        let mut length = file.metadata().await.map_err(failed)?.len();
+        let (mut file, mut length) = continued(to).await?;
         let segments = ["jobs", job.as_str(), "leftovers"];
         let received = self
             .resumed(&segments, &mut file, to, &mut length, Limit::Refuse(u64::MAX))

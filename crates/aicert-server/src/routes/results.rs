@@ -148,8 +148,7 @@ pub(crate) async fn outputs(
     params(
         JobName,
         ("path" = String, Path, description = "A path of the listing of `outputs_measured`, percent-encoded but for its slashes"),
-        ("range" = Option<String>, Header, description = "`bytes=…`, one range"),
-        ("if-range" = Option<String>, Header, description = "An entity tag that was given before"),
+        RangeHeaders,
     ),
     responses(
         (status = 200, description = "The file", body = Binary, content_type = "application/octet-stream"),
