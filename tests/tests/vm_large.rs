@@ -113,7 +113,10 @@ async fn network_alone() -> f64 {
             instance_type: None,
             region: None,
             client: Some(Identity::generate().unwrap().digest()),
+            access: Vec::new(),
+            gpus: 0,
             idle: Duration::from_secs(600),
+            lifetime: None,
             progress: Progress::ignored(),
         })
         .await

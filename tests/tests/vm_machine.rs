@@ -62,7 +62,10 @@ impl Owner {
                 instance_type: None,
                 region: None,
                 client: Some(identity.digest()),
+                access: Vec::new(),
+                gpus: 0,
                 idle: Duration::from_secs(3600),
+                lifetime: None,
                 progress: Progress::ignored(),
             })
             .await

@@ -145,6 +145,7 @@ impl LocalProvider {
             .map_or_else(|| Timestamp::from_unix(0), |record| record.created);
         MachineRecord {
             in_use: Some(self.held().contains_key(&id) || Lock::is_held(&folder)),
+            identity: None,
             id,
             job,
             instance_type: std::env::consts::ARCH.to_owned(),
@@ -274,7 +275,10 @@ mod tests {
             instance_type: None,
             region: None,
             client: None,
+            access: Vec::new(),
+            gpus: 0,
             idle: std::time::Duration::ZERO,
+            lifetime: None,
             progress: aicert_core::progress::Progress::ignored(),
         };
         let first = provider(folder.path());
@@ -307,7 +311,10 @@ mod tests {
             instance_type: None,
             region: None,
             client: None,
+            access: Vec::new(),
+            gpus: 0,
             idle: std::time::Duration::ZERO,
+            lifetime: None,
             progress: aicert_core::progress::Progress::ignored(),
         };
         let id = provider.provision(request).await.unwrap().id;

@@ -137,6 +137,7 @@ fn line(event: &ProgressEvent) -> Option<Text> {
 fn name(step: Step) -> &'static str {
     match step {
         Step::Machine => "Machine",
+        Step::Publish => "Publish",
         Step::Attest => "Attest",
         Step::Send => "Send",
         Step::Fetch => "Fetch",

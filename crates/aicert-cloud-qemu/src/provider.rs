@@ -93,6 +93,7 @@ impl CloudProvider for QemuProvider {
             client,
             idle,
             progress,
+            ..
         } = request;
         self.shared
             .require_offered(instance_type.as_deref(), region.as_deref())?;
@@ -194,6 +195,7 @@ impl Shared {
             region: REGION.into(),
             endpoint: record.as_ref().and_then(|record| record.endpoint),
             in_use: is_in_use(&folder, record.as_ref()),
+            identity: None,
         }
     }
 }

@@ -79,6 +79,8 @@ pub enum Step {
     Quote,
     /// Results come back from a machine.
     Receive,
+    /// An image is put where machines are made from.
+    Publish,
 }
 
 /// The sending end: cheap to clone, never blocks, never fails.

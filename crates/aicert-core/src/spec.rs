@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cloud::Network;
 use crate::digest::{ConfigDigest, FileDigest};
 use crate::event::Variable;
 use crate::runtime::Limits;
@@ -209,6 +210,75 @@ pub enum MachineSpec {
     Local(LocalTpm),
     /// On a machine that is booted in QEMU, with a software TPM: proofs are marked simulated.
     Qemu(QemuMachine),
+    /// On a machine of Microsoft Azure.
+    Azure(AzureMachine),
+    /// On a machine of Amazon EC2.
+    Aws(AwsMachine),
+    /// On a machine of Google Compute Engine.
+    Gcp(GcpMachine),
+}
+
+/// What machines of all clouds have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudMachine {
+    /// The cloud's name for the published base image.
+    pub image: String,
+    /// What the image must measure.
+    pub reference_values: PathBuf,
+    /// The cloud's name for the kind of machine; one that suits the job when absent.
+    pub instance_type: Option<String>,
+    /// The disk, in bytes: the image, and what the job may write.
+    pub disk: u64,
+    /// Whether the cloud may take the machine away at any time, for a lower price.
+    pub spot: bool,
+    /// Who may reach the machine's server; the caller's own address when empty.
+    pub access: Vec<Network>,
+    /// After how long the machine ends, whatever it does.
+    pub lifetime: Duration,
+    /// How long it may take from power-on until it is attested.
+    pub boot_limit: Duration,
+    /// Files with certificates between that of the attestation key and the root (DER or PEM), for keys whose certificates do
+    /// not say where they are.
+    pub issuers: Vec<PathBuf>,
+}
+
+/// A machine of Microsoft Azure: Trusted Launch, with Secure Boot off or on as the image is, and a virtual TPM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AzureMachine {
+    /// The subscription that pays.
+    pub subscription: String,
+    /// The region, such as `westeurope`.
+    pub region: String,
+    /// Whether memory is encrypted with a key of the processor.
+    pub confidential: bool,
+    /// The rest.
+    pub machine: CloudMachine,
+}
+
+/// A machine of Amazon EC2, with UEFI and NitroTPM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsMachine {
+    /// The region, such as `eu-west-1`.
+    pub region: String,
+    /// The subnet; one of the default VPC when absent.
+    pub subnet: Option<String>,
+    /// The rest.
+    pub machine: CloudMachine,
+}
+
+/// A machine of Google Compute Engine: a Shielded VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcpMachine {
+    /// The project that pays.
+    pub project: String,
+    /// The zone, such as `europe-west4-a`.
+    pub zone: String,
+    /// The network; `default` when absent.
+    pub network: Option<String>,
+    /// Whether memory is encrypted with a key of the processor.
+    pub confidential: bool,
+    /// The rest.
+    pub machine: CloudMachine,
 }
 
 /// A machine in QEMU.

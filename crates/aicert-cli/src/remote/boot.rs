@@ -44,7 +44,10 @@ pub(super) async fn provision(run: &mut Run, errand: &Errand) -> Result<(), Stop
         instance_type: None,
         region: None,
         client: Some(errand.identity.digest()),
+        access: Vec::new(),
+        gpus: 0,
         idle: IDLE,
+        lifetime: None,
         progress: errand.progress.clone(),
     };
     let provisioned = errand.provider.provision(request).await;

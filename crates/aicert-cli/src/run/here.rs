@@ -154,7 +154,10 @@ async fn provision(
         instance_type: None,
         region: None,
         client: None,
+        access: Vec::new(),
+        gpus: 0,
         idle: std::time::Duration::ZERO,
+        lifetime: None,
         progress: progress.clone(),
     };
     provider

@@ -78,7 +78,10 @@ fn request() -> MachineRequest {
         instance_type: None,
         region: None,
         client: Some(ClientDigest::from_bytes([7; 32])),
+        access: Vec::new(),
+        gpus: 0,
         idle: Duration::from_secs(600),
+        lifetime: None,
         progress: Progress::ignored(),
     }
 }

@@ -110,7 +110,10 @@ impl Scene {
             instance_type: None,
             region: None,
             client: None,
+            access: Vec::new(),
+            gpus: 0,
             idle: Duration::ZERO,
+            lifetime: None,
             progress: Progress::ignored(),
         };
         errand.provider.provision(request).await.unwrap();
