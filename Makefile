@@ -30,6 +30,7 @@ image-check: setup ## Build the base image twice, from nothing but packages, and
 	image/base/reproduce
 
 test: setup ## Run all tests, against real TPM simulators, a real Docker, and machines that boot
+	@scripts/test-tools.sh
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 test-large: setup ## The one test that make test leaves out: outputs of 2 GiB, from a machine

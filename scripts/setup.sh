@@ -33,6 +33,7 @@ openssh-client command ssh-keygen test repositories over SSH
 openssh-server file /usr/sbin/sshd test repositories over SSH
 curl command curl asks Docker whether it runs
 python3 command python3 documentation of the log as a script
+python3-venv python ensurepip test tools from the Python package index
 ca-certificates file /etc/ssl/certs/ca-certificates.crt HTTPS
 qemu-system-x86 command qemu-system-x86_64 test machines
 ovmf file /usr/share/OVMF/OVMF_CODE_4M.fd firmware of test machines
@@ -53,6 +54,7 @@ present() {
     case $1 in
     command) command -v "$2" >/dev/null || [ -x "/usr/sbin/$2" ] ;;
     file) [ -e "$2" ] ;;
+    python) command -v python3 >/dev/null && python3 -c "import $2" 2>/dev/null ;;
     library) command -v pkg-config >/dev/null && pkg-config --exists "$2" ;;
     esac
 }
