@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     proofs(&seeds)?;
     answers(&seeds)?;
     texts(&seeds)?;
+    metadata(&seeds)?;
     for (index, log) in honest::event_logs().iter().enumerate() {
         seeds.put("eventlog", &format!("honest-{index}"), log)?;
     }
@@ -45,6 +46,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         real(&seeds, Path::new(&vectors))?;
     }
     Ok(())
+}
+
+/// What a cloud tells a machine, in the ways in which that may come.
+fn metadata(seeds: &Seeds) -> Result<(), Box<dyn Error>> {
+    let fields = "Metadata-Flavor: Google\r\nContent-Type: text/plain\r\n";
+    for (name, length, body) in [
+        ("length", "Content-Length: 17\r\n", "{\"idle_seconds\":5}"),
+        (
+            "chunks",
+            "Transfer-Encoding: chunked\r\n",
+            "5\r\n{\"idl\r\nc;x=y\r\ne_seconds\":5}\r\n0\r\n\r\n",
+        ),
+        ("end", "", "{\"idle_seconds\":5}"),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}{length}\r\n{body}");
+        seeds.put("http", name, answer)?;
+    }
+    seeds.put("http", "none", "HTTP/1.0 404 Not Found\r\n\r\n<html></html>")
 }
 
 fn tpm(seeds: &Seeds) -> Result<(), Box<dyn Error>> {

@@ -1,12 +1,14 @@
 //! Setting up network devices: the few messages of rtnetlink(7) that this takes.
 //!
-//! Structures and numbers: Linux 6.1, include/uapi/linux/{netlink,rtnetlink,if_link,if_addr}.h.
+//! Structures and numbers: Linux 6.1, include/uapi/linux/{netlink,rtnetlink,if_link,if_addr,fib_rules}.h.
 
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use rustix::io::{self, Errno};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+
+use crate::dhcp::Route;
 
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 0x1;
@@ -17,8 +19,11 @@ const NLM_F_CREATE: u16 = 0x400;
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_NEWRULE: u16 = 32;
 
 const AF_INET: u8 = 2;
+
+const RT_TABLE_MAIN: u8 = 254;
 
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -50,9 +55,14 @@ impl Netlink {
         self.request(&address_message(device, address, prefix))
     }
 
-    /// Sends everything that has no other way to a gateway, which need not be in the device's own network.
-    pub(crate) fn add_default_route(&self, device: u32, gateway: Ipv4Addr) -> io::Result<()> {
-        self.request(&route_message(device, gateway))
+    /// Sends packets to a gateway, which need not be in the device's own network.
+    pub(crate) fn add_route(&self, device: u32, route: &Route) -> io::Result<()> {
+        self.request(&route_message(device, route))
+    }
+
+    /// Says what becomes of packets before their route is looked for. Rules with lower numbers come first.
+    pub(crate) fn add_rule(&self, priority: u32, rule: &Rule) -> io::Result<()> {
+        self.request(&rule_message(priority, rule))
     }
 
     fn request(&self, message: &[u8]) -> io::Result<()> {
@@ -61,6 +71,19 @@ impl Netlink {
         let (_, size) = recv(&self.0, &mut answer, RecvFlags::empty())?;
         acknowledged(answer.get(..size).unwrap_or_default())
     }
+}
+
+/// What becomes of packets to a network. It must hold all that is said here for a packet to be meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rule {
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) prefix: u8,
+    /// Packets of this machine itself, and none that it forwards for others.
+    pub(crate) own: bool,
+    /// Packets of this protocol (its number) to this port.
+    pub(crate) service: Option<(u8, u16)>,
+    /// Whether they go where others go, or are refused.
+    pub(crate) allow: bool,
 }
 
 /// What the kernel answers: `struct nlmsgerr`, with 0 or a negative error number.
@@ -97,25 +120,79 @@ fn address_message(device: u32, address: Ipv4Addr, prefix: u8) -> Vec<u8> {
     message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &body)
 }
 
-fn route_message(device: u32, gateway: Ipv4Addr) -> Vec<u8> {
-    const RT_TABLE_MAIN: u8 = 254;
+fn route_message(device: u32, route: &Route) -> Vec<u8> {
     const RTPROT_DHCP: u8 = 16;
+    const RT_SCOPE_UNIVERSE: u8 = 0;
+    const RT_SCOPE_LINK: u8 = 253;
     const RTN_UNICAST: u8 = 1;
     const RTNH_F_ONLINK: u32 = 4;
+    const RTA_DST: u16 = 1;
     const RTA_OIF: u16 = 4;
     const RTA_GATEWAY: u16 = 5;
+    let (scope, flags) = match route.gateway {
+        Some(_) => (RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
+        None => (RT_SCOPE_LINK, 0),
+    };
     // Family, length of destination and source, type of service, table, protocol, scope, type.
-    let mut body = vec![AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_DHCP, 0, RTN_UNICAST];
-    body.extend(RTNH_F_ONLINK.to_ne_bytes());
-    body.extend(attribute(RTA_GATEWAY, &gateway.octets()));
+    let mut body = vec![
+        AF_INET,
+        route.prefix,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        RTPROT_DHCP,
+        scope,
+        RTN_UNICAST,
+    ];
+    body.extend(flags.to_ne_bytes());
+    if route.prefix > 0 {
+        body.extend(attribute(RTA_DST, &route.destination.octets()));
+    }
+    if let Some(gateway) = route.gateway {
+        body.extend(attribute(RTA_GATEWAY, &gateway.octets()));
+    }
     body.extend(attribute(RTA_OIF, &device.to_ne_bytes()));
     message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &body)
 }
 
-fn attribute(kind: u16, value: &[u8; 4]) -> Vec<u8> {
-    let mut bytes = 8u16.to_ne_bytes().to_vec();
+fn rule_message(priority: u32, rule: &Rule) -> Vec<u8> {
+    const FR_ACT_TO_TBL: u8 = 1;
+    const FR_ACT_PROHIBIT: u8 = 8;
+    const FRA_DST: u16 = 1;
+    const FRA_IIFNAME: u16 = 3;
+    const FRA_PRIORITY: u16 = 6;
+    const FRA_IP_PROTO: u16 = 22;
+    const FRA_DPORT_RANGE: u16 = 24;
+    let (table, action) = if rule.allow {
+        (RT_TABLE_MAIN, FR_ACT_TO_TBL)
+    } else {
+        (0, FR_ACT_PROHIBIT)
+    };
+    // Family, length of destination and source, type of service, table, two reserved bytes, action; flags.
+    let mut body = vec![AF_INET, rule.prefix, 0, 0, table, 0, 0, action, 0, 0, 0, 0];
+    body.extend(attribute(FRA_PRIORITY, &priority.to_ne_bytes()));
+    body.extend(attribute(FRA_DST, &rule.destination.octets()));
+    if rule.own {
+        // What a machine sends itself comes in by this device (ip-rule(8), `iif`).
+        body.extend(attribute(FRA_IIFNAME, b"lo\0"));
+    }
+    if let Some((protocol, port)) = rule.service {
+        body.extend(attribute(FRA_IP_PROTO, &[protocol]));
+        body.extend(attribute(
+            FRA_DPORT_RANGE,
+            &[port.to_ne_bytes(), port.to_ne_bytes()].concat(),
+        ));
+    }
+    message(RTM_NEWRULE, NLM_F_CREATE, &body)
+}
+
+/// `struct rtattr` and its value, up to the next multiple of four bytes. Values here have some bytes.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let size = 4 + value.len();
+    let mut bytes = u16::try_from(size).unwrap_or_default().to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
+    bytes.resize(size.next_multiple_of(4), 0);
     bytes
 }
 
@@ -152,12 +229,47 @@ mod tests {
              080002000a00020f080001000a00020f"
         );
         assert_eq!(
-            hex::encode(route_message(2, Ipv4Addr::new(10, 0, 2, 2))),
+            hex::encode(route_message(2, &EVERYTHING)),
             "2c000000180005050000000000000000\
              02000000fe1000010400000008000500\
              0a0002020800040002000000"
         );
+        assert_eq!(
+            hex::encode(route_message(2, &WIRE)),
+            "2c000000180005050000000000000000\
+             02200000fe10fd010000000008000100\
+             0a0002020800040002000000"
+        );
+        let rule = Rule {
+            destination: Ipv4Addr::new(169, 254, 0, 0),
+            prefix: 16,
+            own: true,
+            service: Some((17, 53)),
+            allow: true,
+        };
+        assert_eq!(
+            hex::encode(rule_message(7, &rule)),
+            "44000000200005040000000000000000\
+             02100000fe0000010000000008000600\
+             0700000008000100a9fe000007000300\
+             6c6f0000050016001100000008001800\
+             35003500"
+        );
     }
+
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+
+    const EVERYTHING: Route = Route {
+        destination: Ipv4Addr::UNSPECIFIED,
+        prefix: 0,
+        gateway: Some(GATEWAY),
+    };
+
+    const WIRE: Route = Route {
+        destination: GATEWAY,
+        prefix: 32,
+        gateway: None,
+    };
 
     #[test]
     fn asks_the_kernel() {

@@ -11,7 +11,7 @@ use crate::console::say;
 use crate::disk::DeviceNumber;
 use crate::failure::{Failure, OrFail as _, Outcome};
 use crate::services::{self, Files, STATE, USER};
-use crate::{modules, network, provisioning, scratch, system};
+use crate::{lifetime, modules, network, provisioning, scratch, system};
 
 /// The modules that this stage and the services need.
 const MODULES: &str = "/usr/lib/aicert/modules";
@@ -54,10 +54,12 @@ pub(crate) fn run() -> Outcome {
         boot_log: Path::new("/run/aicert/binary_bios_measurements"),
         tpm: Path::new(TPM),
     };
-    provisioning::fetch(files.provisioning)?;
     open_tpm()?;
     copy_boot_log(files.boot_log)?;
+    // Clouds tell a machine whom it serves over its network.
     network::configure()?;
+    let document = provisioning::fetch(files.provisioning)?;
+    lifetime::watch(&document);
     services::run(&files)
 }
 
