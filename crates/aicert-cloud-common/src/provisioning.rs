@@ -32,6 +32,7 @@ pub fn provisioning_document(
         attestation_key,
         issuers: issuers.iter().cloned().map(Base64).collect(),
         idle_seconds: request.idle.as_secs(),
+        lifetime_seconds: request.lifetime.map(|lifetime| lifetime.as_secs()),
     };
     let text = serde_json::to_string(&document).map_err(|error| {
         CloudError::new(CloudErrorKind::Failed, "could not write the machine's orders").with_source(error)

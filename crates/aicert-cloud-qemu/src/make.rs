@@ -35,6 +35,7 @@ pub(crate) struct Order<'a> {
     pub(crate) job: &'a JobId,
     pub(crate) client: ClientDigest,
     pub(crate) idle: Duration,
+    pub(crate) lifetime: Option<Duration>,
     /// Set when nobody waits for the machine any more.
     pub(crate) given_up: &'a AtomicBool,
 }
@@ -102,6 +103,7 @@ impl Making<'_> {
             attestation_key: location,
             issuers: issuers.into_iter().map(Base64).collect(),
             idle_seconds: self.order.idle.as_secs(),
+            lifetime_seconds: self.order.lifetime.map(|lifetime| lifetime.as_secs()),
         })?;
         self.step("swtpm")?;
         self.start_tpm()?;

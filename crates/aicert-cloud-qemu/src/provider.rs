@@ -92,6 +92,7 @@ impl CloudProvider for QemuProvider {
             region,
             client,
             idle,
+            lifetime,
             progress,
             ..
         } = request;
@@ -112,6 +113,7 @@ impl CloudProvider for QemuProvider {
                     job: &job,
                     client,
                     idle,
+                    lifetime,
                     given_up: &flag,
                 };
                 make::make(&order)?;

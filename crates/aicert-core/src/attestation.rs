@@ -73,6 +73,9 @@ pub struct Provisioning {
     pub issuers: Vec<Base64>,
     /// The machine turns itself off when no client has been there for so many seconds and no job runs.
     pub idle_seconds: u64,
+    /// The machine turns itself off so many seconds after its server has started, whatever runs; never, where this is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_seconds: Option<u64>,
 }
 
 /// Where a platform keeps the key that signs quotes, and its certificate.

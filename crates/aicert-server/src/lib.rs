@@ -8,6 +8,7 @@ mod events;
 mod idle;
 mod job;
 mod leftovers;
+mod lifetime;
 mod linger;
 mod listen;
 pub mod logging;

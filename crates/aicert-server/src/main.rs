@@ -158,6 +158,7 @@ fn run(serve: Serve) -> ExitCode {
             let why = match why {
                 Ended::Idle => "nobody was here for too long",
                 Ended::Removed => "its job was removed",
+                Ended::Lifetime => "the lifetime that the machine was given is over",
                 _ => "it was told to stop",
             };
             tracing::info!(why, peak_memory_mib = peak_mib(), "aicert-server: ended");

@@ -12,7 +12,7 @@ const ISSUERS: usize = 7;
 /// Names are shown in proofs.
 const NAME_BYTES: usize = 100;
 /// Longer than any job.
-const LONGEST_IDLE: u64 = 366 * 24 * 60 * 60;
+const LONGEST: u64 = 366 * 24 * 60 * 60;
 
 /// Says why a provisioning document was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -85,14 +85,15 @@ pub fn parse(bytes: &[u8]) -> Result<Provisioning, ProvisioningError> {
             ),
         });
     }
-    if !(1..=LONGEST_IDLE).contains(&document.idle_seconds) {
-        return Err(ProvisioningError::Value {
-            field: "idle_seconds",
-            reason: format!(
-                "is {}; expected 1 to {LONGEST_IDLE} seconds",
-                document.idle_seconds
-            ),
-        });
+    let times = [
+        ("idle_seconds", Some(document.idle_seconds)),
+        ("lifetime_seconds", document.lifetime_seconds),
+    ];
+    for (field, seconds) in times {
+        if let Some(seconds) = seconds.filter(|seconds| !(1..=LONGEST).contains(seconds)) {
+            let reason = format!("is {seconds}; expected 1 to {LONGEST} seconds");
+            return Err(ProvisioningError::Value { field, reason });
+        }
     }
     Ok(document)
 }
@@ -138,6 +139,9 @@ mod tests {
             (with("instance_type", "a\u{202e}b"), "`instance_type`"),
             (with("idle_seconds", 0), "`idle_seconds` is 0"),
             (with("idle_seconds", u64::MAX), "`idle_seconds` is"),
+            (with("lifetime_seconds", 0), "`lifetime_seconds` is 0"),
+            (with("lifetime_seconds", u64::MAX), "`lifetime_seconds` is"),
+            (with("lifetime_seconds", -1), "not what it should be"),
             (with("issuers", vec!["AA=="; 8]), "`issuers` has 8"),
             (with("client", "me"), "not a client certificate digest"),
             (with("more", 1), "unknown field `more`"),

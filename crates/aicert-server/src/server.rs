@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ServerConfig;
 use crate::idle::Activity;
 use crate::job::Jobs;
+use crate::lifetime;
 use crate::listen;
 use crate::routes;
 use crate::state;
@@ -54,6 +55,8 @@ pub enum Ended {
     Idle,
     /// Its client removed the job.
     Removed,
+    /// The machine has existed for as long as the provisioning says, whatever ran.
+    Lifetime,
     /// [`Stop::stop`] was called.
     Stopped,
 }
@@ -187,7 +190,7 @@ impl Server {
         Stop(Arc::clone(&self.app.ending))
     }
 
-    /// Serves until nobody is there any more, the job was removed, or [`Stop::stop`] is called.
+    /// Serves until nobody is there any more, the job was removed, the machine's lifetime is over, or [`Stop::stop`] is called.
     pub async fn serve(self, listener: TcpListener) -> Ended {
         let Self { app, identity } = self;
         let router = routes::router(Arc::clone(&app));
@@ -202,6 +205,7 @@ impl Server {
         let watching = async {
             tokio::select! {
                 () = app.idle() => app.ending.end(Ended::Idle),
+                () = lifetime::over(&app) => app.ending.end(Ended::Lifetime),
                 () = app.ending.ending() => {}
             }
             if app.ending.why() != Ended::Removed

@@ -272,3 +272,57 @@ async fn a_machine_that_nobody_needs_ends() {
     assert_eq!(scene.ended().await, Ended::Idle);
     common::assert_nothing_is_left(&id).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lifetime_ends_whatever_runs() {
+    let of = |seconds| Setup {
+        lifetime_seconds: Some(seconds),
+        ..Setup::default()
+    };
+    // Although its client is there all the time.
+    let Some(scene) = Scene::with(of(6)).await else {
+        return;
+    };
+    let visitor = Client::new(scene.address, Some(&scene.identity));
+    let visiting = tokio::spawn(async move {
+        while visitor
+            .request(reqwest::Method::GET, "/v1/jobs/none")
+            .send()
+            .await
+            .is_ok()
+        {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let began = Instant::now();
+    assert_eq!(scene.ended().await, Ended::Lifetime);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    visiting.await.unwrap();
+
+    if no_docker().await {
+        return;
+    }
+    let Some(scene) = Scene::with(of(16)).await else {
+        return;
+    };
+    let (id, began) = (job_id(), Instant::now());
+    scene
+        .owner
+        .begin(&id, &config("import time\ntime.sleep(600)", ""))
+        .await;
+    let listener = Client::new(scene.address, Some(&scene.identity));
+    let path = format!("/v1/jobs/{id}/events");
+    let listening = tokio::spawn(async move { listener.get(&path).await.1 });
+    assert_eq!(scene.ended().await, Ended::Lifetime);
+    assert!(
+        began.elapsed() >= Duration::from_secs(14),
+        "{:?}",
+        began.elapsed()
+    );
+    let text = listening.await.unwrap();
+    assert!(
+        text.contains("the machine ends in 8 seconds, whatever runs then"),
+        "{text}"
+    );
+    common::assert_nothing_is_left(&id).await;
+}

@@ -57,6 +57,7 @@ impl Scene {
             },
             issuers: Vec::new(),
             idle_seconds: 600,
+            lifetime_seconds: None,
         };
         let config = ServerConfig::new(state.path().join("state"));
         let server = Server::new(config, provisioning, backends).await.unwrap();

@@ -32,6 +32,7 @@ pub(crate) const IMAGE: &str = "aicert/python:3.11";
 /// How a scene differs from the usual one.
 pub(crate) struct Setup {
     pub(crate) idle_seconds: u64,
+    pub(crate) lifetime_seconds: Option<u64>,
     pub(crate) limits: Limits,
     /// Where the state is; a folder of its own otherwise.
     pub(crate) state: Option<PathBuf>,
@@ -42,6 +43,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             idle_seconds: 600,
+            lifetime_seconds: None,
             limits: Limits::default(),
             state: None,
             docker: DockerConfig::new(),
@@ -88,7 +90,10 @@ impl Scene {
             inputs: aicert_inputs::all(),
         };
         let config = ServerConfig::new(&state).with_limits(setup.limits);
-        let document = provisioning(identity.digest(), setup.idle_seconds);
+        let document = Provisioning {
+            lifetime_seconds: setup.lifetime_seconds,
+            ..provisioning(identity.digest(), setup.idle_seconds)
+        };
         let server = Server::new(config, document, backends).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -190,6 +190,7 @@ async fn serve(
         },
         issuers: Vec::new(),
         idle_seconds: 600,
+        lifetime_seconds: None,
     };
     let config = ServerConfig::new(folder.path().join("machine"));
     let server = Server::new(config, provisioning, backends).await.unwrap();
