@@ -95,7 +95,11 @@ impl SparseImage {
 
     /// Whether a block holds nothing but zeros.
     pub fn is_zero(block: &[u8]) -> bool {
-        block.iter().all(|byte| *byte == 0)
+        // Compared in pieces, which is fast without optimisation too.
+        const ZEROS: [u8; 4096] = [0; 4096];
+        block
+            .chunks(ZEROS.len())
+            .all(|piece| piece == &ZEROS[..piece.len()])
     }
 
     /// The SHA-256 of the whole image.

@@ -1,12 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+mod console;
 mod image;
+mod issuers;
 mod pace;
 mod price;
 mod provisioning;
 mod tags;
 
+pub use console::console_text;
 pub use image::{ImageError, SparseImage};
+pub use issuers::read_issuers;
 pub use pace::{Again, Pace, Transient, WaitError};
 pub use price::PriceClass;
 pub use provisioning::provisioning_document;

@@ -45,13 +45,15 @@ pub enum WaitError<E> {
 impl Pace {
     /// Asks until there is an answer, and through errors that pass.
     ///
+    /// What `ask` changes is to be in a cell: futures that borrow from their closure are not known to be `Send`.
+    ///
     /// # Errors
     ///
     /// When an error does not pass, or patience ends.
-    pub async fn until<T, E: Transient>(
-        &self,
-        mut ask: impl AsyncFnMut() -> Result<Option<T>, E>,
-    ) -> Result<T, WaitError<E>> {
+    pub async fn until<T, E: Transient, F>(&self, mut ask: impl FnMut() -> F) -> Result<T, WaitError<E>>
+    where
+        F: Future<Output = Result<Option<T>, E>>,
+    {
         let start = Instant::now();
         let end = start + self.limit;
         let mut pause = self.first;
@@ -89,16 +91,22 @@ impl Pace {
     /// # Errors
     ///
     /// When an error does not pass, or patience ends.
-    pub async fn retry<T, E: Transient>(
-        &self,
-        mut attempt: impl AsyncFnMut() -> Result<T, E>,
-    ) -> Result<T, WaitError<E>> {
-        self.until(async || attempt().await.map(Some)).await
+    pub async fn retry<T, E: Transient, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, WaitError<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        self.until(|| {
+            let attempt = attempt();
+            async { attempt.await.map(Some) }
+        })
+        .await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     const PACE: Pace = Pace {
@@ -119,29 +127,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_and_end() {
         let start = Instant::now();
-        let mut asked = Vec::new();
+        let asked = RefCell::new(Vec::new());
         let result: Result<(), _> = PACE
-            .until(async || {
-                asked.push(start.elapsed().as_secs());
+            .until(|| async {
+                asked.borrow_mut().push(start.elapsed().as_secs());
                 Ok::<_, Fault>(None)
             })
             .await;
         assert!(matches!(result, Err(WaitError::TooLong { .. })));
-        assert_eq!(asked, [0, 1, 3, 7, 11, 15, 19, 23, 27]);
+        assert_eq!(asked.into_inner(), [0, 1, 3, 7, 11, 15, 19, 23, 27]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_passes_is_tried_again_when_it_says() {
         let start = Instant::now();
-        let mut answers = vec![
+        let answers = RefCell::new(vec![
             Ok(7),
             Err(Fault(Some(Again::Soon))),
             Err(Fault(Some(Again::After(Duration::from_secs(9))))),
-        ];
-        let result = PACE.retry(async || answers.pop().unwrap()).await;
+        ]);
+        let result = PACE.retry(|| async { answers.borrow_mut().pop().unwrap() }).await;
         assert!(matches!(result, Ok(7)));
         assert_eq!(start.elapsed().as_secs(), 9 + 2);
-        let result: Result<(), _> = PACE.retry(async || Err(Fault(None))).await;
+        let result: Result<(), _> = PACE.retry(|| async { Err(Fault(None)) }).await;
         assert!(matches!(result, Err(WaitError::Failed(Fault(None)))));
     }
 
@@ -149,7 +157,7 @@ mod tests {
     async fn nothing_outlasts_patience() {
         let start = Instant::now();
         let result: Result<(), _> = PACE
-            .retry(async || {
+            .retry(|| async {
                 sleep(Duration::from_secs(1000)).await;
                 Err(Fault(None))
             })
@@ -158,7 +166,7 @@ mod tests {
         assert_eq!(start.elapsed(), PACE.limit);
         // Told to come back after the end.
         let result: Result<(), _> = PACE
-            .retry(async || Err(Fault(Some(Again::After(Duration::from_secs(60))))))
+            .retry(|| async { Err(Fault(Some(Again::After(Duration::from_secs(60))))) })
             .await;
         assert!(matches!(result, Err(WaitError::Failed(_))));
     }

@@ -1,0 +1,437 @@
+//! What Google answered, turned into what to do about it.
+
+use std::time::Duration;
+
+use aicert_cloud_common::{Again, Transient, WaitError};
+use aicert_core::cloud::{CloudError, CloudErrorKind};
+use aicert_core::text::printable;
+use google_cloud_compute_v1::model::Operation;
+use google_cloud_gax::error::Error as GaxError;
+use http::HeaderMap;
+
+const LOGIN: &str = "log in again with `gcloud auth application-default login`, or name a key file in `GOOGLE_APPLICATION_CREDENTIALS`";
+/// The longest that a server's wish to be left alone is heeded at once.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(600);
+
+/// A request or an operation that failed.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// What was being done, for people.
+    doing: String,
+    kind: CloudErrorKind,
+    /// What was answered.
+    message: String,
+    advice: Option<String>,
+    again: Option<Again>,
+    /// The HTTP status, where there was an answer.
+    pub(crate) status: Option<u16>,
+    source: Option<GaxError>,
+}
+
+impl Transient for Fault {
+    fn again(&self) -> Option<Again> {
+        self.again
+    }
+}
+
+impl Fault {
+    pub(crate) fn new(doing: &str, kind: CloudErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            doing: doing.into(),
+            kind,
+            message: message.into(),
+            advice: None,
+            again: None,
+            status: None,
+            source: None,
+        }
+    }
+
+    pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    /// The same may succeed later.
+    pub(crate) fn passing(mut self) -> Self {
+        self.again = Some(Again::Soon);
+        self
+    }
+
+    pub(crate) fn kind(&self) -> CloudErrorKind {
+        self.kind
+    }
+
+    /// Whether what was asked about is not there.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.status == Some(404)
+    }
+
+    /// Whether it is there already.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.status == Some(409)
+    }
+
+    /// Whether the credentials were refused, and new ones may not be.
+    pub(crate) fn is_unauthenticated(&self) -> bool {
+        self.status == Some(401)
+    }
+
+    /// An error of Google's client.
+    pub(crate) fn of(doing: &str, error: GaxError) -> Self {
+        if let Some(status) = error.http_status_code() {
+            let message = match (error.status(), error.http_payload()) {
+                (Some(status), _) => status.message.clone(),
+                (None, Some(payload)) => payload_message(payload),
+                (None, None) => String::new(),
+            };
+            let retry_after = error.http_headers().and_then(retry_after);
+            return Self::answered(doing, status, &message, retry_after).caused_by(error);
+        }
+        let mut message = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(next) = cause {
+            message = format!("{message}: {next}");
+            cause = next.source();
+        }
+        let message = printable(&message, 600);
+        if error.is_authentication() {
+            // Whether they may be had later is known to whoever makes them.
+            let passes = std::error::Error::source(&error)
+                .and_then(|source| source.downcast_ref::<google_cloud_auth::errors::CredentialsError>())
+                .is_some_and(google_cloud_auth::errors::CredentialsError::is_transient);
+            let fault = Self::new(doing, CloudErrorKind::PermissionDenied, message).advise(LOGIN);
+            return if passes { fault.passing() } else { fault }.caused_by(error);
+        }
+        if error.is_io() || error.is_timeout() || error.is_connect() || error.is_transport() {
+            return Self::unreachable(doing, message).caused_by(error);
+        }
+        Self::new(doing, CloudErrorKind::Failed, message).caused_by(error)
+    }
+
+    /// No answer came.
+    pub(crate) fn unreachable(doing: &str, message: impl Into<String>) -> Self {
+        Self::new(doing, CloudErrorKind::Unavailable, message)
+            .advise("see whether this machine reaches Google's APIs, and try again")
+            .passing()
+    }
+
+    fn caused_by(mut self, error: GaxError) -> Self {
+        self.source = Some(error);
+        self
+    }
+
+    /// An answer that is an error.
+    pub(crate) fn answered(doing: &str, status: u16, message: &str, retry_after: Option<Duration>) -> Self {
+        let shown = match printable(message.trim(), 1200) {
+            empty if empty.is_empty() => format!("status {status}"),
+            message => message,
+        };
+        let fault = |kind| Self::new(doing, kind, shown.clone());
+        let again = retry_after.map_or(Again::Soon, Again::After);
+        let mut fault = match status {
+            401 => fault(CloudErrorKind::PermissionDenied).advise(LOGIN),
+            403 if is_rate(message) => Self {
+                again: Some(again),
+                ..fault(CloudErrorKind::Unavailable)
+            },
+            403 => refused(fault(CloudErrorKind::PermissionDenied), message),
+            404 => fault(CloudErrorKind::NotFound),
+            409 => fault(CloudErrorKind::Failed),
+            408 | 429 | 500..=599 => Self {
+                again: Some(again),
+                ..fault(CloudErrorKind::Unavailable)
+                    .advise("that is Google's side: try again in a few minutes")
+            },
+            _ if is_quota(message) => quota(fault(CloudErrorKind::Exhausted)),
+            400 if message.contains("does not exist") || message.contains("not found") => {
+                fault(CloudErrorKind::NotFound)
+            }
+            _ => fault(CloudErrorKind::Failed),
+        };
+        fault.status = Some(status);
+        if let Some(constraint) = constraint(message) {
+            fault = fault.advise(format!(
+                "a policy of the organisation forbids it ({constraint}): have it changed for this project, or use another project"
+            ));
+        }
+        fault
+    }
+
+    /// An operation that has ended with an error; nothing when it has none.
+    pub(crate) fn of_operation(doing: &str, operation: &Operation) -> Option<Self> {
+        let first = operation.error.as_ref().and_then(|error| error.errors.first());
+        let status = operation
+            .http_error_status_code
+            .and_then(|status| u16::try_from(status).ok());
+        let Some(error) = first else {
+            let status = status.filter(|status| *status >= 400)?;
+            let message = operation.http_error_message.as_deref().unwrap_or_default();
+            let fault = Self::answered(doing, status, message, None);
+            return Some(Self { again: None, ..fault });
+        };
+        let code = error.code.as_deref().unwrap_or("unknown");
+        let text = error.message.as_deref().unwrap_or_default();
+        let message = printable(&format!("{code}: {text}"), 1200);
+        let fault = |kind| Self::new(doing, kind, message.clone());
+        let other_zone = "take another zone or another kind of machine, or try again later";
+        let mut fault = match code {
+            // With details, or without.
+            _ if code.starts_with("ZONE_RESOURCE_POOL_EXHAUSTED") || code == "STOCKOUT" => {
+                fault(CloudErrorKind::Exhausted).advise(other_zone)
+            }
+            "QUOTA_EXCEEDED" | "LIMIT_EXCEEDED" => {
+                let said = error
+                    .error_details
+                    .iter()
+                    .find_map(|details| details.quota_info.as_ref());
+                let mut fault = fault(CloudErrorKind::Exhausted);
+                if let Some(said) = said {
+                    let place = said.dimensions.get("region").or_else(|| said.dimensions.get("zone"));
+                    fault.message = printable(
+                        &format!(
+                            "{}: the quota {} is {}{}",
+                            fault.message,
+                            said.metric_name.as_deref().unwrap_or("asked for"),
+                            said.limit.unwrap_or_default(),
+                            place.map(|place| format!(" in {place}")).unwrap_or_default(),
+                        ),
+                        1200,
+                    );
+                }
+                quota(fault)
+            }
+            "RESOURCE_NOT_FOUND" => fault(CloudErrorKind::NotFound),
+            "RESOURCE_ALREADY_EXISTS" => fault(CloudErrorKind::Failed),
+            "PERMISSIONS_ERROR" => refused(fault(CloudErrorKind::PermissionDenied), text),
+            "UNSUPPORTED_OPERATION" | "INVALID_USAGE" | "INVALID_FIELD_VALUE" => {
+                fault(CloudErrorKind::Unsupported)
+                    .advise("this zone has no such machine: take another zone, or another kind of machine")
+            }
+            "CONDITION_NOT_MET" => fault(CloudErrorKind::PermissionDenied)
+                .advise("a policy of the organisation forbids it: have it changed for this project, or use another project"),
+            "INTERNAL_ERROR" => fault(CloudErrorKind::Unavailable)
+                .advise("that is Google's side: try again in a few minutes"),
+            _ => fault(CloudErrorKind::Failed),
+        };
+        fault.status = status;
+        Some(fault)
+    }
+
+    /// What came of waiting.
+    pub(crate) fn waited(doing: &str, error: WaitError<Self>) -> Self {
+        match error {
+            WaitError::Failed(fault) => fault,
+            WaitError::TooLong { waited } => Self::new(
+                doing,
+                CloudErrorKind::Unavailable,
+                format!("it is not done after {} s", waited.as_secs()),
+            )
+            .advise("it may still come to an end: look again in a few minutes"),
+        }
+    }
+
+    /// For a list of what could not be done.
+    pub(crate) fn in_short(&self) -> String {
+        format!("could not {}: {}", self.doing, self.message)
+    }
+}
+
+impl From<Fault> for CloudError {
+    fn from(fault: Fault) -> Self {
+        let error = Self::new(fault.kind, fault.in_short());
+        let error = match fault.advice {
+            Some(advice) => error.with_advice(advice),
+            None => error,
+        };
+        let error = match fault.source {
+            Some(source) => error.with_source(source),
+            None => error,
+        };
+        if fault.again.is_some() || fault.kind == CloudErrorKind::Unavailable {
+            error.retryable()
+        } else {
+            error
+        }
+    }
+}
+
+/// What the body of an error says, of which neither form nor length is certain.
+pub(crate) fn payload_message(payload: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&payload[..payload.len().min(16 << 10)]);
+    serde_json::from_str::<serde_json::Value>(&text)
+        .ok()
+        .and_then(|json| json["error"]["message"].as_str().map(str::to_owned))
+        .unwrap_or_else(|| text.into_owned())
+}
+
+/// `Retry-After` in seconds (RFC 9110, section 10.2.3); dates are not sent by Google.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
+    seconds
+        .trim()
+        .parse()
+        .ok()
+        .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_LIMIT))
+}
+
+fn is_rate(message: &str) -> bool {
+    ["Rate Limit Exceeded", "rateLimitExceeded", "per minute"]
+        .iter()
+        .any(|phrase| message.contains(phrase))
+}
+
+fn is_quota(message: &str) -> bool {
+    message.contains("Quota '") || message.contains("QUOTA_EXCEEDED")
+}
+
+fn quota(fault: Fault) -> Fault {
+    fault.advise(
+        "ask for more at https://console.cloud.google.com/iam-admin/quotas, take another region or kind of machine, or destroy \
+         machines (`aicert machines list`); projects have no GPUs at first (`GPUS_ALL_REGIONS`)",
+    )
+}
+
+fn refused(fault: Fault, message: &str) -> Fault {
+    if is_quota(message) {
+        return quota(Fault {
+            kind: CloudErrorKind::Exhausted,
+            ..fault
+        });
+    }
+    if message.contains("SERVICE_DISABLED")
+        || message.contains("has not been used in project")
+        || message.contains("it is disabled")
+    {
+        let service = if message.contains("storage") || message.contains("Storage") {
+            "storage"
+        } else {
+            "compute"
+        };
+        return fault.advise(format!(
+            "enable the API: `gcloud services enable {service}.googleapis.com`"
+        ));
+    }
+    if message.contains("billing") {
+        return fault.advise("enable billing for the project");
+    }
+    match permission(message) {
+        Some(permission) => {
+            let role = if permission.starts_with("storage.") || permission.starts_with("compute.images.") {
+                "publisher.yaml"
+            } else {
+                "aicert.yaml"
+            };
+            fault.advise(format!(
+                "give whoever runs this the permission {permission}: it is in the role that `roles/{role}` of aicert-cloud-gcp \
+                 defines (`gcloud iam roles create`)"
+            ))
+        }
+        None => fault.advise(
+            "give whoever runs this the role that `roles/aicert.yaml` of aicert-cloud-gcp defines (`roles/publisher.yaml` for \
+             publishing images)",
+        ),
+    }
+}
+
+/// The permission that a message names, as `Required 'compute.instances.create' permission for …` does.
+fn permission(message: &str) -> Option<&str> {
+    message
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '.'))
+        .find(|word| {
+            (word.starts_with("compute.") || word.starts_with("storage."))
+                && word.split('.').count() == 3
+                && !word.ends_with('.')
+        })
+        .filter(|word| !word.contains("googleapis"))
+}
+
+/// The constraint of an organisation's policy that a message names.
+fn constraint(message: &str) -> Option<String> {
+    let at = message.find("constraints/")?;
+    let name: String = message[at..]
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || "/._-".contains(*c))
+        .take(100)
+        .collect();
+    Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, message: &str) -> CloudError {
+        Fault::answered("make the machine", status, message, None).into()
+    }
+
+    #[test]
+    fn refusals_name_what_is_missing() {
+        let error = answered(
+            403,
+            "Required 'compute.instances.create' permission for 'projects/p/zones/z/instances/i'",
+        );
+        assert_eq!(error.kind(), CloudErrorKind::PermissionDenied);
+        let advice = error.advice().unwrap();
+        assert!(
+            advice.contains("compute.instances.create") && advice.contains("roles/aicert.yaml"),
+            "{advice}"
+        );
+        let error = answered(
+            403,
+            "ada@example.org does not have storage.objects.create access to the Google Cloud Storage object.",
+        );
+        assert!(error.advice().unwrap().contains("roles/publisher.yaml"));
+        let error = answered(
+            403,
+            "Compute Engine API has not been used in project 1 before or it is disabled.",
+        );
+        assert!(
+            error
+                .advice()
+                .unwrap()
+                .contains("gcloud services enable compute.googleapis.com")
+        );
+        let error = answered(
+            412,
+            "Constraint constraints/compute.vmExternalIpAccess violated for project p.",
+        );
+        assert!(
+            error
+                .advice()
+                .unwrap()
+                .contains("constraints/compute.vmExternalIpAccess")
+        );
+        assert!(answered(401, "x").advice().unwrap().contains("gcloud auth"));
+    }
+
+    #[test]
+    fn what_passes_is_told_from_what_does_not() {
+        for (status, message, kind, passes) in [
+            (
+                403,
+                "Quota 'CPUS' exceeded. Limit: 8.0 in region r.",
+                CloudErrorKind::Exhausted,
+                false,
+            ),
+            (403, "Rate Limit Exceeded", CloudErrorKind::Unavailable, true),
+            (429, "", CloudErrorKind::Unavailable, true),
+            (503, "backend", CloudErrorKind::Unavailable, true),
+            (404, "gone", CloudErrorKind::NotFound, false),
+            (400, "bad", CloudErrorKind::Failed, false),
+        ] {
+            let fault = Fault::answered("x", status, message, None);
+            assert_eq!(fault.again().is_some(), passes, "{status}");
+            assert_eq!(fault.kind(), kind, "{status}");
+        }
+        let after = Fault::answered("x", 429, "", Some(Duration::from_secs(7)));
+        assert_eq!(after.again(), Some(Again::After(Duration::from_secs(7))));
+    }
+
+    #[test]
+    fn nothing_of_an_answer_reaches_a_terminal_unescaped() {
+        let error = answered(400, "\u{1b}[2Jall is well");
+        assert!(!error.message().contains('\u{1b}'));
+        assert_eq!(payload_message(b"\xff no json"), "\u{fffd} no json");
+    }
+}
