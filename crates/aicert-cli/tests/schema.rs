@@ -20,7 +20,13 @@ fn verdicts(text: &str) -> (Result<(), String>, Result<(), String>) {
     let by_schema = serde_saphyr::from_str::<Value>(text)
         .map_err(|error| error.to_string())
         .and_then(|value| validator.validate(&value).map_err(|error| error.to_string()));
-    let environment = |name: &str| (name == "TOKEN").then(|| "secret".to_owned());
+    let environment = |name: &str| match name {
+        "TOKEN" => Some("secret".to_owned()),
+        // What the schema cannot know to be there.
+        "AWS_REGION" => Some("eu-west-1".to_owned()),
+        "GOOGLE_CLOUD_PROJECT" => Some("my-project".to_owned()),
+        _ => None,
+    };
     let by_code = JobSpec::from_yaml(text, Path::new("/base"), &environment)
         .map(drop)
         .map_err(|error| error.to_string());
@@ -69,10 +75,17 @@ fn the_template_and_the_examples_are_accepted_by_both() {
         .replace("#   - type", "  - type")
         .replace("#     ", "    ");
     texts.push(commented);
+    // Each of the other machines, with what is optional about it.
     let (before, after) = aicert_cli::template().split_once("\nmachine:\n").unwrap();
-    let (_, other) = after.split_once("\n# machine:\n").unwrap();
-    let other: String = other.lines().map(|line| format!("{}\n", &line[2..])).collect();
-    texts.push(format!("{before}\nmachine:\n{other}"));
+    let others: Vec<_> = after.split("\n# machine:\n").skip(1).collect();
+    assert_eq!(others.len(), 4);
+    for other in others {
+        let lines = other.lines().map_while(|line| line.strip_prefix("#   "));
+        let machine: String = lines
+            .map(|line| format!("  {}\n", line.trim_start_matches("# ")))
+            .collect();
+        texts.push(format!("{before}\nmachine:\n{machine}"));
+    }
     for text in texts {
         let (by_schema, by_code) = verdicts(&text);
         assert_eq!(by_schema, Ok(()), "{text}");
@@ -88,6 +101,24 @@ fn schema_and_code_agree() {
     let source = |source: &str| format!("kind: python\npythonVersion: 11\n{MACHINE}\nsource: {source}");
     let resource = |resource: &str| python(&format!("resources: [{resource}]"));
     let machine = |machine: &str| format!("kind: python\npythonVersion: 11\n{SOURCE}\nmachine: {machine}");
+    let azure = |rest: &str| {
+        machine(&format!(
+            "{{provider: azure, subscription: 01234567-89ab-cdef-0123-456789abcdef, region: westeurope, \
+             image: /subscriptions/x/resourceGroups/y/providers/Microsoft.Compute/galleries/a/images/b/versions/1.2.3, \
+             referenceValues: r, {rest}}}"
+        ))
+    };
+    let aws = |rest: &str| {
+        machine(&format!(
+            "{{provider: aws, region: eu-west-1, image: ami-01234567, referenceValues: r, {rest}}}"
+        ))
+    };
+    let gcp = |rest: &str| {
+        machine(&format!(
+            "{{provider: gcp, project: my-project, zone: europe-west4-a, \
+             image: projects/my-project/global/images/base, referenceValues: r, {rest}}}"
+        ))
+    };
     let container = |lines: &str| format!("kind: container\n{SOURCE}\n{MACHINE}\n{lines}");
     let version = |version: &str| format!("kind: python\npythonVersion: {version}\n{SOURCE}\n{MACHINE}");
     let good = [
@@ -127,6 +158,15 @@ fn schema_and_code_agree() {
             "{provider: qemu, image: base.raw, referenceValues: r.json, accelerator: kvm, cpus: 4, memory: 8GiB, disk: 40 GiB, bootLimit: 1m30s}",
         ),
         machine("{provider: qemu, image: base.raw, accelerator: tcg, cpus: '4'}"),
+        azure("confidential: true"),
+        azure("instanceType: Standard_NC24ads_A100_v4, disk: 1TiB, spot: true, lifetime: 2d, bootLimit: 20m"),
+        azure("access: [203.0.113.7, '2001:db8::/32'], issuers: [a.der, b.pem]"),
+        aws("subnet: subnet-0123456789abcdef0, instanceType: p5.48xlarge"),
+        machine("{provider: aws, image: ami-01234567, referenceValues: r}"),
+        gcp("network: vpn-1, instanceType: a2-highgpu-1g, confidential: false"),
+        machine(
+            "{provider: gcp, zone: us-south1-ai1b, image: 'projects/example.com:my-project/global/images/base', referenceValues: r}",
+        ),
     ];
     for text in good {
         let (by_schema, by_code) = verdicts(&text);
@@ -184,6 +224,59 @@ fn schema_and_code_agree() {
         resource("{type: directory, path: x, tokenEnv: TOKEN}"),
         resource("{url: https://x.org/y}"),
         machine("{provider: azure, tpm: device}"),
+        azure("zone: europe-west4-a"),
+        azure("subnet: subnet-01234567"),
+        azure("project: my-project"),
+        azure("memory: 4GiB"),
+        azure("spot: 1"),
+        azure("confidential: maybe"),
+        azure("instanceType: m7i.large"),
+        azure("disk: 20"),
+        azure("lifetime: 5"),
+        azure("access: []"),
+        azure("access: [everywhere]"),
+        azure("issuers: ['']"),
+        machine(
+            "{provider: azure, subscription: mine, region: westeurope, image: /communityGalleries/a/images/b/versions/1.2.3, referenceValues: r}",
+        ),
+        machine(
+            "{provider: azure, subscription: 01234567-89ab-cdef-0123-456789abcdef, region: west-europe, image: /communityGalleries/a/images/b/versions/1.2.3, referenceValues: r}",
+        ),
+        machine(
+            "{provider: azure, subscription: 01234567-89ab-cdef-0123-456789abcdef, region: westeurope, image: /communityGalleries/a/images/b, referenceValues: r}",
+        ),
+        machine(
+            "{provider: azure, subscription: 01234567-89ab-cdef-0123-456789abcdef, image: /communityGalleries/a/images/b/versions/1.2.3, referenceValues: r}",
+        ),
+        aws("zone: eu-west-1a"),
+        aws("confidential: true"),
+        aws("network: default"),
+        aws("subnet: vpc-01234567"),
+        aws("instanceType: Standard_D4s_v5"),
+        aws("accelerator: kvm"),
+        machine("{provider: aws, region: eu-west-1a, image: ami-01234567, referenceValues: r}"),
+        machine("{provider: aws, region: eu-west-1, image: ami-0123, referenceValues: r}"),
+        machine("{provider: aws, region: eu-west-1, image: ami-01234567}"),
+        gcp("region: europe-west4"),
+        gcp("subscription: 01234567-89ab-cdef-0123-456789abcdef"),
+        gcp("network: a_b"),
+        gcp("tpm: swtpm"),
+        gcp("instanceType: large"),
+        machine(
+            "{provider: gcp, project: '12345678', zone: europe-west4-a, image: projects/my-project/global/images/base, referenceValues: r}",
+        ),
+        machine(
+            "{provider: gcp, project: my-project, zone: europe-west4, image: projects/my-project/global/images/base, referenceValues: r}",
+        ),
+        machine(
+            "{provider: gcp, project: my-project, image: projects/my-project/global/images/base, referenceValues: r}",
+        ),
+        machine(
+            "{provider: gcp, project: my-project, zone: europe-west4-a, image: base, referenceValues: r}",
+        ),
+        machine("{provider: local, tpm: swtpm, spot: true}"),
+        machine("{provider: qemu, image: x, region: eu-west-1}"),
+        machine("{provider: qemu, image: x, lifetime: 1d}"),
         machine("{provider: qemu}"),
         machine("{provider: qemu, tpm: swtpm}"),
         machine("{provider: qemu, image: x, tpm: swtpm}"),

@@ -70,7 +70,7 @@ pub(super) fn read(reader: &Reader<'_>, root: &Node, text: &str) -> Option<JobSp
     let gpus = gpus(&file);
     let limits = limits(&file);
     let machine = match file.node("machine") {
-        Some(node) => machine::machine(reader, node),
+        Some(node) => machine::machine(reader, node, &limits),
         None => {
             if file.lacks("machine") {
                 file.missing(

@@ -113,6 +113,17 @@ impl<'a> Section<'a> {
         self.section.place()
     }
 
+    /// Where the value of a key is; where the section begins when the key is not there.
+    pub(super) fn place_of(&self, key: &str) -> Place {
+        self.entry(key).map_or(
+            Place {
+                width: 1,
+                ..self.place()
+            },
+            |entry| entry.node.place,
+        )
+    }
+
     pub(super) fn entry(&self, key: &str) -> Option<&'a Entry> {
         self.section.entry(key)
     }
@@ -170,7 +181,7 @@ impl<'a> Section<'a> {
     }
 
     /// Refuses what no text of a configuration has, and secrets.
-    fn check_text(&self, text: Text<'a>) -> Option<Text<'a>> {
+    pub(super) fn check_text(&self, text: Text<'a>) -> Option<Text<'a>> {
         if text.text.is_empty() || text.text.chars().any(char::is_control) {
             self.reader.problem(
                 text.place,

@@ -1,5 +1,7 @@
 //! One table: a configuration, and what is said about it.
 
+mod clouds;
+
 use std::path::Path;
 
 use insta::assert_snapshot;
@@ -250,7 +252,7 @@ resources:
   - type: fil
     url: https://example.org/x
   - type: file
-machine: {provider: azure}
+machine: {provider: azur}
 "), @r#"
     aicert.yaml:2:7: unknown `kind`
       |
@@ -276,11 +278,11 @@ machine: {provider: azure}
       |     ^
       = help: add `url`, the address of the file
 
-    aicert.yaml:8:21: `provider: azure` is not available in this build
+    aicert.yaml:8:21: unknown `provider`
       |
-    8 | machine: {provider: azure}
-      |                     ^^^^^
-      = help: `provider: local` runs the job on this machine, `provider: qemu` on one that is booted for it
+    8 | machine: {provider: azur}
+      |                     ^^^^
+      = help: did you mean `azure`?
     "#);
 }
 
@@ -358,7 +360,7 @@ fn a_machine_in_qemu_has_defaults() {
       |
     4 | machine: {provider: qemu, tpm: swtpm, accelerator: kvn, cpus: 0, memory: 512MiB, disk: 20, bootLimit: 5}
       |                                                                                                       ^
-      = help: write it with units: 90s, 5m, 1h
+      = help: write it with units: 90s, 5m, 1h, 1d
     "#);
 }
 
@@ -693,8 +695,8 @@ fn the_rest_is_checked() {
     machine: local
         `machine` is a section with keys; this is a text
     machine: {provider: local, tpm: swtpm, image: x, bootLimit: 5m}
-        `image` belongs to `provider: qemu`
-        `bootLimit` belongs to `provider: qemu`
+        `image` belongs to `provider: azure`, `provider: aws`, `provider: gcp` or `provider: qemu`
+        `bootLimit` belongs to `provider: azure`, `provider: aws`, `provider: gcp` or `provider: qemu`
     machine: {provider: qemu}
         `image` is missing: what shall the machine boot?
     machine: {provider: qemu, image: x, tpm: swtpm}
