@@ -97,4 +97,6 @@ pub enum KeyLocation {
         /// The NV index with the certificate (DER).
         certificate: u32,
     },
+    /// Nowhere: the platform certifies no key of the TPM, and makes attestation documents instead, as AWS NitroTPM.
+    NitroDocument,
 }
