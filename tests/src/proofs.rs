@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use aicert_core::certificate::{
-    Base64, Certificate, KeyEvidence, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data,
+    Base64, Certificate, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data,
 };
 use aicert_core::digest::{BootLogDigest, ConfigDigest, FileDigest, ImageDigest, Nonce};
 use aicert_core::event::{
@@ -201,10 +201,7 @@ pub async fn assemble(tpm: &dyn TpmBackend, events: &[Event], honest: &[Event], 
             nonce: NONCE,
         },
         signature: Base64(quote.signature),
-        attestation_key: KeyEvidence {
-            public: Base64(key.public),
-            certificate_chain: key.certificate_chain.into_iter().map(Base64).collect(),
-        },
+        attestation_key: key.map(Into::into).unwrap_or_default(),
         timestamp: (),
     }
 }

@@ -328,7 +328,7 @@ async fn a_quote_of_a_software_tpm_holds_for_its_own_root_and_no_other() {
     };
     let selected: Vec<_> = (0..8).filter_map(PcrIndex::new).collect();
     let quote = tpm.quote(PcrBank::Sha256, &selected, b"challenge").await.unwrap();
-    let key = tpm.attestation_key().await.unwrap();
+    let key = tpm.attestation_key().await.unwrap().unwrap();
     scene.write("quote.msg", &quote.attest);
     scene.write("quote.sig", &quote.signature);
     scene.write("key", &key.public);

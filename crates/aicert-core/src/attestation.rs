@@ -36,13 +36,13 @@ pub struct Attestation {
     /// SHA-256 of the `SubjectPublicKeyInfo` (DER) of the key that this TLS connection is served with.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub tls_key: TlsKeyDigest,
-    /// What the TPM signed: PCRs 0 to 15. Its qualifying data is [`attestation_qualifying_data`].
+    /// What the TPM signed: PCRs 0 to 15, or all that a document has. Its qualifying data is [`attestation_qualifying_data`].
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub quote: LowLevelQuote,
-    /// The TPM's signature, `TPMT_SIGNATURE`, base64.
+    /// The TPM's signature, `TPMT_SIGNATURE`, base64; empty when the quote is a document.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub signature: Base64,
-    /// The key that signed, with its certificates.
+    /// The key that signed, with its certificates; empty when the quote is a document.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub attestation_key: KeyEvidence,
     /// What firmware measured, as it wrote it, base64.

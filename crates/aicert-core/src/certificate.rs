@@ -76,9 +76,9 @@ pub struct Certificate {
     pub boot_event_log: Base64,
     /// What the TPM signed.
     pub low_level_quote: LowLevelQuote,
-    /// The TPM's signature, `TPMT_SIGNATURE`.
+    /// The TPM's signature, `TPMT_SIGNATURE`; empty when the quote is a document, which has its own.
     pub signature: Base64,
-    /// The key that signed.
+    /// The key that signed; empty when the quote is a document, which names its own.
     pub attestation_key: KeyEvidence,
     /// Reserved for a timestamp token: null.
     pub timestamp: (),
@@ -141,7 +141,7 @@ pub struct Platform {
     pub gpus: Vec<Gpu>,
 }
 
-/// What vouches for a TPM: the root that its key's certificate chain ends in.
+/// What vouches for a TPM: the root that its certificates end in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -150,6 +150,9 @@ pub enum PlatformKind {
     AzureTrustedLaunch,
     /// Google's EK/AK root.
     GceShieldedVm,
+    /// AWS's root of attestation documents.
+    #[serde(rename = "aws-nitrotpm")]
+    AwsNitroTpm,
     /// A root that whoever verifies must bring.
     LocalCa,
 }
@@ -162,6 +165,8 @@ impl PlatformKind {
 }
 
 /// What the TPM signed, and what it takes to recompute it.
+///
+/// Which of the two kinds of evidence it is follows from the first byte of `attest` alone: see [`LowLevelQuote::evidence`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LowLevelQuote {
@@ -169,14 +174,36 @@ pub struct LowLevelQuote {
     pub bank: PcrBank,
     /// The PCRs that the quote covers.
     pub pcrs: PcrValues,
-    /// The signed structure, `TPMS_ATTEST`.
+    /// What was signed: a `TPMS_ATTEST`, or the whole attestation document (`COSE_Sign1`, without a tag) of a NitroTPM.
     pub attest: Base64,
     /// The nonce in the qualifying data.
     pub nonce: Nonce,
 }
 
-/// The key that signed, and who says so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a TPM makes when it is asked for a quote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EvidenceKind {
+    /// A `TPMS_ATTEST`, with a signature of a certified attestation key beside it.
+    Quote,
+    /// The attestation document of an AWS NitroTPM, with its signature and certificates inside: PCRs of the SHA-384 bank, and
+    /// the qualifying data as its nonce.
+    NitroDocument,
+}
+
+impl LowLevelQuote {
+    /// Which kind of evidence it claims to be. A `TPMS_ATTEST` begins with `ff` (TPM 2.0 Library, part 2, section 6.2), a
+    /// `COSE_Sign1` with an array of four elements (RFC 9052, section 4.2), or with the tag 18 before it.
+    pub fn evidence(&self) -> EvidenceKind {
+        match self.attest.0.first() {
+            Some(0x84 | 0xd2) => EvidenceKind::NitroDocument,
+            _ => EvidenceKind::Quote,
+        }
+    }
+}
+
+/// The key that signed, and who says so. Empty beside an attestation document.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyEvidence {
     /// Its public area, `TPMT_PUBLIC`.

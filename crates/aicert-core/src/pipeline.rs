@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use error::PipelineError;
 
 use crate::certificate::{
-    Base64, Certificate, KeyEvidence, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data,
+    Base64, Certificate, LowLevelQuote, PlatformKind, Summaries, Version, qualifying_data,
 };
 use crate::digest::{BootLogDigest, ImageDigest, Nonce};
 use crate::event::{
@@ -138,6 +138,7 @@ impl<'a> Run<'a> {
         for input in &job.spec.inputs {
             source_for(backends, input)?;
         }
+        quoted_bank(backends.tpm.as_ref())?;
         require_fresh_pcrs(backends.tpm.as_ref()).await?;
         let tpm = backends.tpm.clock().await?;
         let boot_event_log = backends.tpm.boot_event_log().await?;
@@ -502,7 +503,7 @@ impl<'a> Run<'a> {
     async fn certify(self) -> Result<Outcome, PipelineError> {
         self.progress.started(Step::Quote, "TPM");
         let tpm = &self.backends.tpm;
-        let bank = quote_bank(&tpm.capabilities().banks)?;
+        let bank = quoted_bank(tpm.as_ref())?;
         let pcrs: Vec<_> = PcrIndex::quoted().collect();
         let qualifying_data = qualifying_data(&self.log.head()?, &self.job.nonce);
         let Quote {
@@ -534,7 +535,7 @@ impl<'a> Run<'a> {
             platform_hash,
         } = Summaries::derive(&self.log.complete()?, self.job.platform_kind)?;
         self.progress
-            .finished(Step::Quote, "TPM", format!("PCRs 0 to 15, {bank}"));
+            .finished(Step::Quote, "TPM", format!("{} PCRs, {bank}", pcrs.0.len()));
         Ok(Outcome {
             outputs: self.outputs_dir(),
             log_file: self.log_file(),
@@ -556,10 +557,7 @@ impl<'a> Run<'a> {
                     nonce: self.job.nonce,
                 },
                 signature: Base64(signature),
-                attestation_key: KeyEvidence {
-                    public: Base64(key.public),
-                    certificate_chain: key.certificate_chain.into_iter().map(Base64).collect(),
-                },
+                attestation_key: key.map(Into::into).unwrap_or_default(),
                 timestamp: (),
             },
         })
@@ -585,16 +583,10 @@ async fn require_fresh_pcrs(tpm: &dyn TpmBackend) -> Result<(), PipelineError> {
     Ok(())
 }
 
-/// SHA-256 where it is active, else the strongest; SHA-1 is never quoted.
-fn quote_bank(banks: &[PcrBank]) -> Result<PcrBank, PipelineError> {
-    if banks.contains(&PcrBank::Sha256) {
-        return Ok(PcrBank::Sha256);
-    }
-    banks
-        .iter()
-        .copied()
-        .filter(|bank| *bank != PcrBank::Sha1)
-        .max()
+/// Asked before anything is extended, too: a job that nobody could quote is not begun.
+fn quoted_bank(tpm: &dyn TpmBackend) -> Result<PcrBank, PipelineError> {
+    tpm.capabilities()
+        .quoted_bank()
         .ok_or(PipelineError::NoTrustedBank)
 }
 

@@ -191,6 +191,7 @@ pub use backend::*;
 #[cfg(feature = "pipeline")]
 mod backend {
     use super::*;
+    use crate::certificate::{Base64, EvidenceKind, KeyEvidence};
     use crate::error::Error;
     use async_trait::async_trait;
 
@@ -222,9 +223,9 @@ mod backend {
         pub bank: PcrBank,
         /// The PCRs covered, with their values at the time of the quote.
         pub pcrs: PcrValues,
-        /// The signed structure, `TPMS_ATTEST`.
+        /// What was signed: a `TPMS_ATTEST`, or a whole document, as [`TpmCapabilities::evidence`] says.
         pub attest: Vec<u8>,
-        /// The signature, `TPMT_SIGNATURE`.
+        /// The signature, `TPMT_SIGNATURE`; empty of a document, which has its own.
         pub signature: Vec<u8>,
     }
 
@@ -237,13 +238,38 @@ mod backend {
         pub certificate_chain: Vec<Vec<u8>>,
     }
 
+    impl From<AttestationKey> for KeyEvidence {
+        fn from(key: AttestationKey) -> Self {
+            Self {
+                public: Base64(key.public),
+                certificate_chain: key.certificate_chain.into_iter().map(Base64).collect(),
+            }
+        }
+    }
+
     /// What a TPM can do.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct TpmCapabilities {
         /// The active banks, in the order of their algorithm ids. Every extend goes to each of them.
         pub banks: Vec<PcrBank>,
+        /// What a quote is.
+        pub evidence: EvidenceKind,
         /// Whether this is a software TPM for tests and demonstrations.
         pub simulated: bool,
+    }
+
+    impl TpmCapabilities {
+        /// The bank that proofs and attestations quote: SHA-256 where it is active, else the strongest, and never SHA-1. A
+        /// document has SHA-384 and no other.
+        pub fn quoted_bank(&self) -> Option<PcrBank> {
+            let active = |bank: PcrBank| self.banks.contains(&bank).then_some(bank);
+            match self.evidence {
+                EvidenceKind::NitroDocument => active(PcrBank::Sha384),
+                EvidenceKind::Quote => [PcrBank::Sha256, PcrBank::Sha512, PcrBank::Sha384]
+                    .into_iter()
+                    .find_map(active),
+            }
+        }
     }
 
     /// A TPM that can be extended and asked for quotes.
@@ -255,8 +281,10 @@ mod backend {
     ///
     /// * `extend` extends all active banks with one command, or fails; it is never retried by the caller. If its future
     ///   is dropped, the extend may or may not have happened, and the caller must treat its log as broken.
-    /// * `quote` returns the PCR values that the signed digest was computed over; an implementation that reads them
-    ///   separately must check that they agree, and read again when they do not.
+    /// * `quote` returns the PCR values that were signed; an implementation that reads them separately must check that they
+    ///   agree, and read again when they do not. A quote that is a document ([`TpmCapabilities::evidence`]) covers more PCRs
+    ///   than were asked for, where the platform chooses them, and returns all that it covers; a bank other than
+    ///   [`TpmCapabilities::quoted_bank`] is refused then.
     /// * Everything but `extend` may be repeated without effect.
     /// * An answer of "busy" or "try again" is handled inside, with a limit; what comes out is final.
     /// * Nothing is chosen by falling back: a bank, key or algorithm that is not there is [`TpmErrorKind::Unsupported`].
@@ -266,7 +294,7 @@ mod backend {
         fn capabilities(&self) -> &TpmCapabilities;
 
         /// Reads the clock and the boot counters, as the attestation key's signatures show them: a verifier compares them
-        /// with those in quotes, where they are obfuscated for some keys.
+        /// with those in quotes, where they are obfuscated for some keys. Documents have none to be compared with.
         async fn clock(&self) -> Result<TpmClock, TpmError>;
 
         /// Reads PCRs of one bank, in as many commands as the TPM needs; the result holds exactly those asked for.
@@ -275,7 +303,7 @@ mod backend {
         /// Extends a PCR in every active bank. `digests` has exactly one digest for each bank of the capabilities.
         async fn extend(&self, pcr: PcrIndex, digests: &BTreeMap<PcrBank, Vec<u8>>) -> Result<(), TpmError>;
 
-        /// Signs the values of PCRs of one bank, with `qualifying_data` as `extraData`.
+        /// Signs the values of PCRs of one bank, with `qualifying_data` as `extraData`, or as the nonce of a document.
         async fn quote(
             &self,
             bank: PcrBank,
@@ -283,8 +311,8 @@ mod backend {
             qualifying_data: &[u8],
         ) -> Result<Quote, TpmError>;
 
-        /// The key that signs the quotes, with its certificates.
-        async fn attestation_key(&self) -> Result<AttestationKey, TpmError>;
+        /// The key that signs the quotes, with its certificates; none where a quote is a document, which brings its own.
+        async fn attestation_key(&self) -> Result<Option<AttestationKey>, TpmError>;
 
         /// The boot event log as firmware wrote it (TCG PC Client Platform Firmware Profile); empty when the platform
         /// has none.

@@ -1,9 +1,9 @@
 //! Evidence of what has booted, and of who holds the key of this connection.
 
 use aicert_core::api::{Attestation, ProblemCode, attestation_qualifying_data};
-use aicert_core::certificate::{Base64, KeyEvidence, LowLevelQuote};
+use aicert_core::certificate::{Base64, LowLevelQuote};
 use aicert_core::digest::{Nonce, TlsKeyDigest};
-use aicert_core::tpm::{PcrBank, PcrIndex, Quote, TpmBackend, TpmError};
+use aicert_core::tpm::{PcrIndex, Quote, TpmBackend, TpmError};
 
 use crate::VERSION;
 use crate::problem::Refusal;
@@ -14,13 +14,15 @@ pub(crate) async fn attest(
     tls_key: TlsKeyDigest,
     nonce: Nonce,
 ) -> Result<Attestation, Refusal> {
-    if !tpm.capabilities().banks.contains(&PcrBank::Sha256) {
+    let Some(bank) = tpm.capabilities().quoted_bank() else {
         return Err(Refusal::new(
             ProblemCode::Failed,
-            "the TPM of this machine has no active SHA-256 bank",
+            "the TPM of this machine has no active bank that could be quoted",
         )
-        .advice("enable it in the firmware's TPM settings"));
-    }
+        .advice(
+            "enable that of SHA-256 in the firmware's TPM settings; a NitroTPM must have that of SHA-384",
+        ));
+    };
     let pcrs: Vec<_> = PcrIndex::quoted().collect();
     let data = attestation_qualifying_data(&tls_key, &nonce);
     let Quote {
@@ -28,10 +30,7 @@ pub(crate) async fn attest(
         pcrs,
         attest,
         signature,
-    } = tpm
-        .quote(PcrBank::Sha256, &pcrs, &data)
-        .await
-        .map_err(tpm_refusal)?;
+    } = tpm.quote(bank, &pcrs, &data).await.map_err(tpm_refusal)?;
     let key = tpm.attestation_key().await.map_err(tpm_refusal)?;
     let boot_event_log = tpm.boot_event_log().await.map_err(tpm_refusal)?;
     Ok(Attestation {
@@ -43,10 +42,7 @@ pub(crate) async fn attest(
             nonce,
         },
         signature: Base64(signature),
-        attestation_key: KeyEvidence {
-            public: Base64(key.public),
-            certificate_chain: key.certificate_chain.into_iter().map(Base64).collect(),
-        },
+        attestation_key: key.map(Into::into).unwrap_or_default(),
         boot_event_log: Base64(boot_event_log),
         server_version: VERSION.into(),
     })

@@ -9,7 +9,7 @@ use aicert_core::api::{JobState, Provisioning};
 use aicert_core::certificate::PlatformKind;
 use aicert_core::digest::TlsKeyDigest;
 use aicert_core::pipeline::Backends;
-use aicert_core::tpm::TpmError;
+use aicert_core::tpm::{TpmBackend, TpmError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -140,6 +140,22 @@ impl App {
     }
 }
 
+/// What vouches for a TPM: what its certificates say, or, where it makes documents with certificates of their own, AWS, unless
+/// the TPM itself says that it is a simulation.
+async fn platform(tpm: &dyn TpmBackend) -> Result<PlatformKind, TpmError> {
+    let key = tpm.attestation_key().await?;
+    Ok(match (key, tpm.capabilities()) {
+        (Some(key), _) => key
+            .certificate_chain
+            .last()
+            .map_or(PlatformKind::LocalCa, |root| {
+                aicert_verify::platform_of_root(root)
+            }),
+        (None, capabilities) if capabilities.simulated => PlatformKind::LocalCa,
+        (None, _) => PlatformKind::AwsNitroTpm,
+    })
+}
+
 /// A server that is ready to listen.
 pub struct Server {
     app: Arc<App>,
@@ -159,10 +175,7 @@ impl Server {
         backends: Backends,
     ) -> Result<Self, StartError> {
         state::prepare(&config.state, backends.runtime.as_ref()).await?;
-        let chain = backends.tpm.attestation_key().await?.certificate_chain;
-        let platform = chain.last().map_or(PlatformKind::LocalCa, |root| {
-            aicert_verify::platform_of_root(root)
-        });
+        let platform = platform(backends.tpm.as_ref()).await?;
         let identity = Identity::generate()?;
         let app = App {
             config,

@@ -128,7 +128,12 @@ impl SimulatedTpm {
     pub async fn key_source(&self) -> Result<KeySource, TpmError> {
         Ok(KeySource::Persistent {
             handle: ATTESTATION_KEY_HANDLE,
-            certificate_chain: self.tpm.attestation_key().await?.certificate_chain,
+            certificate_chain: self
+                .tpm
+                .attestation_key()
+                .await?
+                .map(|key| key.certificate_chain)
+                .unwrap_or_default(),
         })
     }
 
@@ -313,7 +318,7 @@ impl TpmBackend for SimulatedTpm {
         self.tpm.quote(bank, pcrs, qualifying_data).await
     }
 
-    async fn attestation_key(&self) -> Result<AttestationKey, TpmError> {
+    async fn attestation_key(&self) -> Result<Option<AttestationKey>, TpmError> {
         self.tpm.attestation_key().await
     }
 

@@ -50,7 +50,7 @@ async fn tpm2_checkquote_accepts_the_quotes() {
         let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).unwrap();
         write("attest", &quote.attest);
         write("signature", &quote.signature);
-        let key = tpm.attestation_key().await.unwrap();
+        let key = tpm.attestation_key().await.unwrap().unwrap();
         write("key.pem", public_key_pem(&key.public).unwrap().as_bytes());
         let check = |nonce: &str| {
             let arguments = ["-u", "key.pem", "-m", "attest", "-s", "signature", "-q", nonce];
@@ -77,7 +77,7 @@ async fn openssl_accepts_the_chain_and_it_certifies_the_key() {
         let tpm = SimulatedTpm::start(SimulationOptions::new(algorithm))
             .await
             .unwrap();
-        let key = tpm.attestation_key().await.unwrap();
+        let key = tpm.attestation_key().await.unwrap().unwrap();
         let chain: Vec<_> = key
             .certificate_chain
             .iter()
@@ -220,7 +220,7 @@ async fn a_restricted_key_signs_only_what_the_tpm_made() {
         let dangerous = SimulatedTpm::start(options).await.unwrap();
         dangerous.sign_anything(b"a made-up attestation").await.unwrap();
         // The CA is asked to look this time.
-        let public = dangerous.attestation_key().await.unwrap().public;
+        let public = dangerous.attestation_key().await.unwrap().unwrap().public;
         assert_eq!(public[5] & 1, 0, "the key must say that it is not restricted");
     }
 }
@@ -238,7 +238,7 @@ async fn keys_of_every_template_can_be_made() {
         };
         let options = SimulationOptions::new(KeyAlgorithm::EccP256).dangerous_with_key(key.clone());
         let tpm = SimulatedTpm::start(options).await.unwrap();
-        let public = tpm.attestation_key().await.unwrap().public;
+        let public = tpm.attestation_key().await.unwrap().unwrap().public;
         assert_eq!(public[7] & 0b10 != 0, key.fixed, "fixedTPM");
         tpm.quote(PcrBank::Sha256, &[PcrIndex::INPUTS], b"x")
             .await

@@ -155,7 +155,10 @@ async fn eight_run_at_the_same_time_and_do_not_mix() {
                 }
                 let values = tpm.read_pcrs(bank, &[PcrIndex::INPUTS]).await.unwrap();
                 assert_eq!(values.0[&PcrIndex::INPUTS], expected, "TPM {index}");
-                (tpm.instance().port(), tpm.attestation_key().await.unwrap().public)
+                (
+                    tpm.instance().port(),
+                    tpm.attestation_key().await.unwrap().unwrap().public,
+                )
             })
         })
         .collect();

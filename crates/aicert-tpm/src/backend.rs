@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
+use aicert_core::certificate::EvidenceKind;
 use aicert_core::tpm::{
     AttestationKey, PcrBank, PcrIndex, PcrValues, Quote, TpmBackend, TpmCapabilities, TpmClock, TpmError,
     TpmErrorKind,
@@ -26,7 +27,7 @@ const BOOT_EVENT_LOG_LIMIT: u64 = 16 << 20;
 pub struct Tpm {
     worker: Worker,
     capabilities: TpmCapabilities,
-    key: AttestationKey,
+    key: Option<AttestationKey>,
     boot_event_log: Option<PathBuf>,
 }
 
@@ -41,12 +42,16 @@ impl Tpm {
         let simulated = matches!(config.tcti, Tcti::Swtpm { .. });
         let boot_event_log = config.boot_event_log.clone();
         let (worker, (banks, key)) = Worker::start(config, |session| {
-            (session.banks.clone(), session.key.evidence.clone())
+            (session.banks.clone(), Some(session.key.evidence.clone()))
         })
         .await?;
         Ok(Self {
             worker,
-            capabilities: TpmCapabilities { banks, simulated },
+            capabilities: TpmCapabilities {
+                banks,
+                evidence: EvidenceKind::Quote,
+                simulated,
+            },
             key,
             boot_event_log,
         })
@@ -122,7 +127,7 @@ impl TpmBackend for Tpm {
             .await
     }
 
-    async fn attestation_key(&self) -> Result<AttestationKey, TpmError> {
+    async fn attestation_key(&self) -> Result<Option<AttestationKey>, TpmError> {
         Ok(self.key.clone())
     }
 

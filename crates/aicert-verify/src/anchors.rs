@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aicert_core::certificate::PlatformKind;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use x509_cert::ext::pkix::KeyUsages;
 
 use crate::x509::Certificate;
@@ -36,6 +37,19 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl FromStr for Fingerprint {
     type Err = hex::FromHexError;
 
@@ -65,8 +79,8 @@ pub const PINNED: [(Fingerprint, PlatformKind); 2] = [
 
 /// `aws.nitro-enclaves` (valid to 2049-10-28), published by AWS with the documentation of NitroTPM and of Nitro Enclaves.
 ///
-/// It vouches for attestation documents ([`crate::nitro`]) and for no attestation key of a TPM: a quote whose chain ends
-/// in it is refused, and it cannot be added to the roots that vouch for such keys.
+/// It vouches for attestation documents ([`crate::nitro`]), as [`PlatformKind::AwsNitroTpm`], and for no attestation key of a
+/// TPM: a quote whose chain ends in it is refused, and it cannot be added to the roots that vouch for such keys.
 pub const NITRO_ROOT: Fingerprint =
     fingerprint(b"641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b");
 
@@ -86,10 +100,20 @@ const fn fingerprint(hexadecimal: &[u8; 64]) -> Fingerprint {
     Fingerprint(bytes)
 }
 
-/// The kind of platform that a root certificate in DER vouches for: a vendor's, or [`PlatformKind::LocalCa`] for every
-/// other. Whoever makes a certificate derives its summaries with this; it says nothing about trust.
+/// The kind of platform whose attestation keys a root certificate in DER vouches for: a vendor's, or
+/// [`PlatformKind::LocalCa`] for every other. Whoever makes a certificate derives its summaries with this; it says nothing
+/// about trust.
 pub fn platform_of_root(der: &[u8]) -> PlatformKind {
     pinned(&Fingerprint::of(der)).unwrap_or(PlatformKind::LocalCa)
+}
+
+/// As [`platform_of_root`], of a root that vouches for attestation documents.
+pub(crate) fn platform_of_document_root(root: &Fingerprint) -> PlatformKind {
+    if *root == NITRO_ROOT {
+        PlatformKind::AwsNitroTpm
+    } else {
+        PlatformKind::LocalCa
+    }
 }
 
 /// The name of a kind of platform in proof files, and for `--platform`.
@@ -97,6 +121,7 @@ pub(crate) fn platform_name(kind: PlatformKind) -> &'static str {
     match kind {
         PlatformKind::AzureTrustedLaunch => "azure-trusted-launch",
         PlatformKind::GceShieldedVm => "gce-shielded-vm",
+        PlatformKind::AwsNitroTpm => "aws-nitrotpm",
         PlatformKind::LocalCa => "local-ca",
         _ => "one that this version does not know",
     }
@@ -159,7 +184,13 @@ impl TrustAnchors {
         self.added.contains(root)
     }
 
-    /// The kind of platform that a root vouches for; nothing when it is not believed.
+    /// The kind of platform whose attestation documents a root vouches for; nothing when it is not believed. AWS's root is
+    /// believed for documents, the other vendors' for none.
+    pub fn platform_of_documents(&self, root: &Fingerprint) -> Option<PlatformKind> {
+        (*root == NITRO_ROOT || self.was_added(root)).then(|| platform_of_document_root(root))
+    }
+
+    /// The kind of platform whose attestation keys a root vouches for; nothing when it is not believed.
     pub fn platform_of(&self, root: &Fingerprint) -> Option<PlatformKind> {
         pinned(root).or_else(|| self.was_added(root).then_some(PlatformKind::LocalCa))
     }

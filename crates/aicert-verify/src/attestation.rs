@@ -1,6 +1,6 @@
 //! Whether a machine may be trusted, before anything is sent to it.
 //!
-//! A machine's server answers a nonce with an [`Attestation`]: a quote over all its PCRs, bound to the nonce and to the key
+//! A machine's server answers a nonce with an [`Attestation`]: a quote over all its PCRs (or an attestation document), bound to the nonce and to the key
 //! of its TLS connections. [`verify_attestation`] takes the same steps as [`crate::verify`] does with a proof, and then holds
 //! the machine to more:
 //!
@@ -15,24 +15,23 @@
 //! that needs, for who must write it down.
 
 mod advice;
+mod boot;
 mod fault;
 
 use aicert_core::attestation::{ATTESTATION_LIMIT, Attestation};
 use aicert_core::canonical;
-use aicert_core::certificate::{Base64, Certificate, PlatformKind};
-use aicert_core::digest::{BootLogDigest, Nonce, TlsKeyDigest};
+use aicert_core::certificate::{Certificate, PlatformKind};
+use aicert_core::digest::{Nonce, TlsKeyDigest};
 use aicert_core::time::Timestamp;
-use aicert_core::tpm::{PcrIndex, PcrValues, TpmClock};
-use serde::{Deserialize, Serialize};
+use aicert_core::tpm::{PcrIndex, PcrValues};
 
 pub(crate) use advice::advice;
+pub use boot::{AttestedBoot, AttestedSigner};
 pub use fault::AttestationFault;
 
-use crate::anchors::platform_of_root;
-use crate::boot::{self, BootFacts, ExplainedBoot};
+use crate::boot::{BootFacts, ExplainedBoot};
 use crate::config::Options;
 use crate::error::{Failure, Rejection};
-use crate::key::PublicArea;
 use crate::policy::MachineFound;
 use crate::quote::{self, AuthenticQuote, SessionBinding, SessionClaims};
 use crate::reference::ImageReference;
@@ -72,7 +71,7 @@ pub fn verify_attestation(
         failures.extend(inspect_measured(attestation, options).map(Failure::from));
     }
     if let (true, Some(explained)) = (failures.is_empty(), &explained) {
-        let platform = explained.quote().quote().key().chain().platform();
+        let platform = explained.quote().quote().platform();
         let machine = MachineFound::of(platform, explained.facts());
         let faults = options.policy.inspect_machine(&machine);
         failures.extend(faults.into_iter().map(Failure::from));
@@ -102,13 +101,12 @@ fn verify_evidence(
     options: &Options,
     failures: &mut Vec<Failure>,
 ) -> Option<ExplainedBoot<SessionBinding>> {
-    let chain = options.chain_of(&attestation.attestation_key);
-    let signed = Signed {
-        chain: &chain,
-        public: &attestation.attestation_key.public.0,
-        quote: &attestation.quote,
-        signature: &attestation.signature.0,
-    };
+    let signed = Signed::new(
+        &attestation.quote,
+        &attestation.signature.0,
+        &attestation.attestation_key,
+        options,
+    );
     let claims = SessionClaims::of(attestation);
     let (boot_event_log, references) = (&attestation.boot_event_log.0, &options.reference_values);
     let mut steps = Steps(failures);
@@ -116,17 +114,15 @@ fn verify_evidence(
     let quote = steps.next(
         quote,
         |quote| quote.bind_session(&claims, tls_key, nonce),
-        || quote::inspect_unproven_session(&signed.quote.attest.0, &claims, tls_key, nonce),
+        || signed.inspect_unproven(|statement| quote::inspect_session(statement, &claims, tls_key, nonce)),
     );
     steps.next(
         quote,
-        |quote| boot::verify(quote, boot_event_log, references),
+        |quote| crate::boot::verify(quote, boot_event_log, references),
         || {
-            let platform = chain
-                .last()
-                .map_or(PlatformKind::LocalCa, |root| platform_of_root(root));
+            let platform = signed.platform().unwrap_or(PlatformKind::LocalCa);
             let quote = signed.quote;
-            boot::examine(quote.bank, &quote.pcrs, boot_event_log, platform, references).1
+            crate::boot::examine(quote.bank, &quote.pcrs, boot_event_log, platform, references).1
         },
     )
 }
@@ -150,7 +146,7 @@ fn inspect_use(pcrs: &PcrValues) -> impl Iterator<Item = AttestationFault> {
 fn inspect_measured(attestation: &Attestation, options: &Options) -> Option<AttestationFault> {
     let is_empty = attestation.boot_event_log.0.is_empty();
     let is_zero = |value: &Vec<u8>| value.iter().all(|byte| *byte == 0);
-    let boot_pcrs = boot::BOOT_PCRS.filter_map(PcrIndex::new);
+    let boot_pcrs = crate::boot::BOOT_PCRS.filter_map(PcrIndex::new);
     let mut values = boot_pcrs.filter_map(|pcr| attestation.quote.pcrs.0.get(&pcr));
     if is_empty && values.all(is_zero) {
         return Some(AttestationFault::NothingMeasured {});
@@ -174,11 +170,7 @@ impl VerifiedAttestation {
             let images = &options.reference_values.images;
             images.iter().find(|image| image.name == name).cloned()
         });
-        let attested = AttestedBoot {
-            attestation_key: attestation.attestation_key.public.clone(),
-            clock: boot.quote().quote().clock(),
-            boot_event_log: boot.log,
-        };
+        let attested = AttestedBoot::new(attestation, boot.quote().quote(), boot.log);
         Self {
             boot,
             image,
@@ -189,7 +181,7 @@ impl VerifiedAttestation {
 
     /// What vouches for the machine's TPM.
     pub fn platform(&self) -> PlatformKind {
-        self.quote().key().chain().platform()
+        self.quote().platform()
     }
 
     /// Whether nothing real vouches for the TPM. Follows from the trust anchor, never from what the machine says.
@@ -211,11 +203,6 @@ impl VerifiedAttestation {
     /// The quote that shows all this.
     pub fn quote(&self) -> &AuthenticQuote {
         self.boot.quote().quote()
-    }
-
-    /// The TPM's clock and its boot counters.
-    pub fn clock(&self) -> TpmClock {
-        self.attested.clock
     }
 
     /// The key that connections to the machine are served with, for pinning it.
@@ -245,75 +232,5 @@ impl VerifiedAttestation {
     /// When it is not.
     pub fn check_proof(&self, proof: &Verified<Certificate>) -> Result<(), Rejection> {
         self.attested.check_proof(proof)
-    }
-}
-
-/// What a machine is recognised by that was attested once. It comes from [`VerifiedAttestation::attested_boot`]; whoever
-/// writes it down and reads it again must keep it where nobody else can write.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AttestedBoot {
-    /// The public area of the key that signed, `TPMT_PUBLIC`.
-    pub attestation_key: Base64,
-    /// The TPM's clock and boot counters.
-    pub clock: TpmClock,
-    /// The digest of the boot log.
-    pub boot_event_log: BootLogDigest,
-}
-
-impl AttestedBoot {
-    /// Checks that a proof is from this boot of this machine: the same attestation key, no reset and no restart in
-    /// between, the job opened after the machine was attested, the same boot log.
-    ///
-    /// # Errors
-    ///
-    /// Everything in which it differs.
-    pub fn check_proof(&self, proof: &Verified<Certificate>) -> Result<(), Rejection> {
-        let opened = proof.log().opened;
-        let mut faults = Vec::new();
-        let found = proof.quote().key().public_area().name();
-        match PublicArea::parse(&self.attestation_key.0) {
-            Ok(area) if area.name() == found => {}
-            Ok(area) => faults.push(other_key(area.name(), found)),
-            Err(_) => faults.push(other_key(&[], found)),
-        }
-        let counted = |clock: &TpmClock| {
-            format!(
-                "{} resets and {} restarts",
-                clock.reset_count, clock.restart_count
-            )
-        };
-        let counters = |clock: &TpmClock| (clock.reset_count, clock.restart_count);
-        // The verifier has held the quote's counters to those of `job_opened`.
-        if counters(&opened.tpm) != counters(&self.clock) {
-            faults.push(AttestationFault::ProofOfOtherBoot {
-                expected: counted(&self.clock),
-                found: counted(&opened.tpm),
-            });
-        } else if opened.tpm.clock < self.clock.clock {
-            faults.push(AttestationFault::ProofTooEarly {
-                expected: self.clock.clock,
-                found: opened.tpm.clock,
-            });
-        }
-        if opened.boot_event_log != self.boot_event_log {
-            faults.push(AttestationFault::ProofOfOtherBootLog {
-                expected: self.boot_event_log,
-                found: opened.boot_event_log,
-            });
-        }
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            let failures = faults.into_iter().map(Failure::from).collect();
-            Err(Rejection::of_a_machine(failures))
-        }
-    }
-}
-
-fn other_key(expected: &[u8], found: &[u8]) -> AttestationFault {
-    AttestationFault::ProofOfOtherKey {
-        expected: hex::encode(expected),
-        found: hex::encode(found),
     }
 }

@@ -124,7 +124,7 @@ pub fn verify<To>(
     references: &ReferenceValues,
 ) -> Result<ExplainedBoot<To>, Vec<Failure>> {
     let signed = quote.quote();
-    let platform = signed.key().chain().platform();
+    let platform = signed.platform();
     let (facts, failures) = examine(signed.bank(), signed.pcrs(), boot_event_log, platform, references);
     match facts {
         Some(facts) if failures.is_empty() => Ok(ExplainedBoot {
@@ -236,7 +236,7 @@ fn without_log(
         .find(|reference| firmware == Firmware::Known(reference.name.clone()))
         .and_then(|reference| reference.pcrs.get(&bank));
     let needs_none = |pcr: &PcrIndex| {
-        !measured.contains(pcr) || (pcr.as_u8() == 10 && replay::is_boot_aggregate(bank, pcrs))
+        !measured.contains(pcr) || (pcr.as_u8() == 10 && replay::is_boot_aggregate(bank, pcrs, None))
     };
     for image in &references.images {
         let Some(of_image) = image.pcrs.get(&bank) else {

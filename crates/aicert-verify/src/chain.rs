@@ -12,7 +12,7 @@ mod instance;
 mod pool;
 mod roles;
 
-use aicert_core::certificate::PlatformKind;
+use aicert_core::certificate::{EvidenceKind, PlatformKind};
 use aicert_core::time::Timestamp;
 use pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 
@@ -29,11 +29,13 @@ use roles::check_roles;
 /// The largest number of certificates, leaf and root included.
 pub const LENGTH_LIMIT: usize = 8;
 
-/// Shows that a key's certificates lead to a trusted root, at the time that was verified for. Only [`verify`] makes it.
+/// Shows that certificates lead to a trusted root, at the time that was verified for: those of an attestation key, or those of
+/// an attestation document. Only [`verify`] and [`crate::nitro::verify`] make it.
 #[derive(Debug, Clone)]
 pub struct ChainProof {
     path: ProvenPath,
     platform: PlatformKind,
+    evidence: EvidenceKind,
     instance: Option<InstanceInfo>,
 }
 
@@ -41,6 +43,11 @@ impl ChainProof {
     /// What the root vouches for.
     pub fn platform(&self) -> PlatformKind {
         self.platform
+    }
+
+    /// What the certificates are for. One that vouches for documents vouches for no key of a TPM.
+    pub fn evidence(&self) -> EvidenceKind {
+        self.evidence
     }
 
     /// The root's fingerprint.
@@ -78,6 +85,16 @@ impl ChainProof {
 
     pub(crate) fn key(&self) -> &PublicKey {
         &self.path.key
+    }
+
+    /// The chain of an attestation document.
+    pub(crate) fn of_document(path: ProvenPath, platform: PlatformKind) -> Self {
+        Self {
+            path,
+            platform,
+            evidence: EvidenceKind::NitroDocument,
+            instance: None,
+        }
     }
 }
 
@@ -133,6 +150,7 @@ pub fn verify<C: AsRef<[u8]>>(
         (Ok(path), Some(platform)) => Ok(ChainProof {
             path,
             platform,
+            evidence: EvidenceKind::Quote,
             instance,
         }),
         (Err(faults), _) => Err(faults),

@@ -29,7 +29,10 @@ pub enum Step {
     Chain,
     /// The attestation key is one that only signs what its TPM made.
     AttestationKey,
-    /// The quote is signed by that key, and is about this log.
+    /// An attestation document, which stands where a quote would where the platform certifies no keys, is one of the
+    /// platform's.
+    Document,
+    /// The quote is signed by that key, or is such a document, and is about this log.
     Quote,
     /// The quote is about this connection, from a machine that nobody has used.
     Attestation,
@@ -45,8 +48,6 @@ pub enum Step {
     Inputs,
     /// Everything is as the end user's policy demands.
     Policy,
-    /// An attestation document, which is no part of a proof, is one of the platform's.
-    Document,
 }
 
 impl fmt::Display for Step {
@@ -246,6 +247,17 @@ impl Failure {
         &self.cause
     }
 
+    /// Says more about a fault of the chain.
+    pub(crate) fn explained(self, explain: impl FnOnce(ChainFault) -> ChainFault) -> Self {
+        match self.cause {
+            Cause::Chain(fault) => Self {
+                cause: explain(fault).into(),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// What to do about it.
     pub fn advice(&self) -> String {
         match self.subject {
@@ -305,6 +317,10 @@ impl Rejection {
     /// The failures.
     pub fn failures(&self) -> &[Failure] {
         &self.failures
+    }
+
+    pub(crate) fn into_failures(self) -> Vec<Failure> {
+        self.failures
     }
 }
 

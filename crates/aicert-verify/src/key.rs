@@ -7,6 +7,7 @@
 //! be recomputed from what a proof holds, and is refused. Keys of other hierarchies would be of no use: in what they
 //! sign, the TPM obfuscates the reset and restart counts (part 1, chapter "Attestation").
 
+use aicert_core::certificate::EvidenceKind;
 use sha2::{Digest as _, Sha256};
 
 use crate::chain::ChainProof;
@@ -53,6 +54,8 @@ faults! {
             /// All attributes, as a `TPMA_OBJECT`.
             found: u32,
         } => Builder, "the attestation key is not {missing} (attributes {found:#010x}): it could have signed something that no TPM made, or have left the TPM", "do not believe this proof: quotes count only when a restricted key that never leaves its TPM signed them";
+        /// The certificates are for something else than a key of a TPM.
+        NotForKeys {} => Builder, "the certificates vouch for attestation documents, and for no key of a TPM", "do not believe this proof: documents and keys never vouch for each other";
         /// The key can also decrypt.
         CanDecrypt {
             /// All attributes, as a `TPMA_OBJECT`.
@@ -262,7 +265,10 @@ impl TrustedKey {
 ///
 /// Everything that is wrong with it.
 pub fn verify(chain: ChainProof, public: &[u8]) -> Result<TrustedKey, Vec<KeyFault>> {
-    let faults = inspect(public, Some(chain.key()));
+    let mut faults = inspect(public, Some(chain.key()));
+    if chain.evidence() != EvidenceKind::Quote {
+        faults.push(KeyFault::NotForKeys {});
+    }
     match PublicArea::parse(public) {
         Ok(area) if faults.is_empty() => Ok(TrustedKey { area, chain }),
         _ => Err(faults),

@@ -84,7 +84,7 @@ faults! {
         AnotherRegion {
             /// Where it is said to be.
             said: String,
-            /// The zone that its certificate names.
+            /// The zone or region that its certificate names.
             found: String,
         } => Builder, "the machine is said to be in {said:?}; its certificate is for one in {found:?}", "do not believe this proof: it says of its machine what is not so";
         /// The quote is about other events.
@@ -159,8 +159,7 @@ pub fn verify(boot: ExplainedBoot, events: &[Event]) -> Result<AuthenticLog, Vec
         faults.push(LogFault::AnotherLog {});
     }
     if let Ok(parts) = log.complete() {
-        let chain = quote.quote().key().chain();
-        faults.extend(machine::contradictions(parts.machine, chain));
+        faults.extend(machine::contradictions(parts.machine, quote.quote()));
     }
     if faults.is_empty() {
         Ok(AuthenticLog { log, boot })

@@ -11,19 +11,23 @@
 //!
 //! What the guest chose is not what AWS vouches for: see [`VerifiedDocument::nonce`], [`VerifiedDocument::user_data`] and
 //! [`VerifiedDocument::public_key`].
+//!
+//! In a proof, or in a machine's answer, a document stands where a TPM's quote would stand, and [`crate::quote`] holds it to
+//! more: a nonce that follows from what it is about, nothing else of the guest's, no tag.
 
 mod cbor;
 mod fault;
 mod payload;
 
+use aicert_core::certificate::PlatformKind;
 use aicert_core::time::Timestamp;
 use aicert_core::tpm::{PcrBank, PcrValues};
 
 pub use cbor::CborError;
 pub use fault::NitroFault;
 
-use crate::anchors::{Fingerprint, NITRO_ROOT, TrustAnchors};
-use crate::chain::{self, ChainFault, ProvenPath, Purposes};
+use crate::anchors::{Fingerprint, TrustAnchors, platform_of_document_root};
+use crate::chain::{self, ChainFault, ChainProof, ProvenPath, Purposes};
 use crate::error::{Failure, Rejection};
 use crate::signature::{Hash, PublicKey, Signature};
 use crate::x509::Certificate;
@@ -74,15 +78,15 @@ impl Expected {
 /// A document for which every check has held. Only [`verify`] makes it.
 #[derive(Debug, Clone)]
 pub struct VerifiedDocument {
-    payload: Payload,
-    path: ProvenPath,
+    claims: Claims,
+    chain: ChainProof,
     answers_nonce: bool,
 }
 
 impl VerifiedDocument {
     /// The module that made it: the instance's identifier, and which of its TPMs. Visible ASCII characters alone.
     pub fn module_id(&self) -> &str {
-        &self.payload.module_id
+        &self.claims.payload.module_id
     }
 
     /// The instance's identifier: the module's up to `-tpm`.
@@ -91,9 +95,22 @@ impl VerifiedDocument {
         module.split_once("-tpm").map_or(module, |(instance, _)| instance)
     }
 
+    /// The region that its certificate is for, where it names one as AWS's do; of a root that is not AWS's, that is not AWS's
+    /// word.
+    pub fn region(&self) -> Option<&str> {
+        let leaf = self.subjects().first()?;
+        let names = leaf.split(',').filter_map(|part| part.trim().strip_prefix("CN="));
+        let mut regions = names.filter_map(|name| {
+            name.strip_prefix(self.module_id())?
+                .strip_prefix('.')?
+                .strip_suffix(".aws")
+        });
+        regions.next()
+    }
+
     /// When it was made, to the second.
     pub fn timestamp(&self) -> Timestamp {
-        seconds(self.payload.timestamp)
+        seconds(self.claims.payload.timestamp)
     }
 
     /// The bank of the PCRs.
@@ -103,13 +120,13 @@ impl VerifiedDocument {
 
     /// The PCRs when it was made. PCR 0 and 1 are the same on every machine, AWS says: they recognise no firmware.
     pub fn pcrs(&self) -> &PcrValues {
-        &self.payload.pcrs
+        &self.claims.payload.pcrs
     }
 
     /// The nonce. Chosen by whoever asked for the document *on the machine*: it shows that the document is recent only to a
     /// verifier who chose it, and says nothing otherwise.
     pub fn nonce(&self) -> Option<&[u8]> {
-        self.payload.nonce.as_deref()
+        self.claims.payload.nonce.as_deref()
     }
 
     /// Whether the nonce was compared with one that was given.
@@ -120,37 +137,52 @@ impl VerifiedDocument {
     /// Data of the guest. Chosen by whoever asked for the document on the machine; AWS vouches that it was asked for with
     /// this data on that machine, not that it is true.
     pub fn user_data(&self) -> Option<&[u8]> {
-        self.payload.user_data.as_deref()
+        self.claims.payload.user_data.as_deref()
     }
 
     /// A public key of the guest. Chosen by whoever asked for the document on the machine, as [`Self::user_data`].
     pub fn public_key(&self) -> Option<&[u8]> {
-        self.payload.public_key.as_deref()
+        self.claims.payload.public_key.as_deref()
+    }
+
+    /// Whether the tag of a `COSE_Sign1` stands before it, which nothing signs, and which AWS leaves out.
+    pub fn is_tagged(&self) -> bool {
+        self.claims.is_tagged
+    }
+
+    /// What vouches for it.
+    pub fn chain(&self) -> &ChainProof {
+        &self.chain
     }
 
     /// Whether the root is not AWS's, so that nothing real vouches for the document.
     pub fn is_simulated(&self) -> bool {
-        self.path.root != NITRO_ROOT
+        self.chain.platform().is_simulated()
     }
 
     /// The root's fingerprint.
     pub fn root(&self) -> Fingerprint {
-        self.path.root
+        self.chain.root()
     }
 
     /// The subjects (RFC 4514) from the document's own certificate to the root: escape them before they reach a terminal.
     pub fn subjects(&self) -> &[String] {
-        &self.path.subjects
+        self.chain.subjects()
     }
 
     /// The first moment at which every certificate is valid.
     pub fn valid_from(&self) -> Timestamp {
-        self.path.valid_from
+        self.chain.valid_from()
     }
 
     /// The last moment at which every certificate is valid: hours after the document was made.
     pub fn valid_until(&self) -> Timestamp {
-        self.path.valid_until
+        self.chain.valid_until()
+    }
+
+    /// As before anybody vouched for it.
+    pub(crate) fn claims(&self) -> &Claims {
+        &self.claims
     }
 }
 
@@ -179,14 +211,17 @@ pub fn verify(document: &[u8], expected: &Expected) -> Result<VerifiedDocument, 
     }
     let certificates = chain::parse(&chain).or_else(reject)?;
     match judge(&certificates, expected) {
-        Ok(path) => {
+        Ok((path, platform)) => {
             if !path.positions.iter().copied().eq(0..certificates.len()) {
                 failures.push(NitroFault::BundleOrder {}.into());
             }
             Rejection::unless_empty(failures)?;
             Ok(VerifiedDocument {
-                payload,
-                path,
+                claims: Claims {
+                    payload,
+                    is_tagged: sign1.is_tagged,
+                },
+                chain: ChainProof::of_document(path, platform),
                 answers_nonce,
             })
         }
@@ -216,19 +251,23 @@ fn reject<T, F: Into<Failure>>(faults: Vec<F>) -> Result<T, Rejection> {
     Err(Failure::from(NitroFault::Signature {}).into())
 }
 
-fn judge(certificates: &[Certificate], expected: &Expected) -> Result<ProvenPath, Vec<ChainFault>> {
+fn judge(
+    certificates: &[Certificate],
+    expected: &Expected,
+) -> Result<(ProvenPath, PlatformKind), Vec<ChainFault>> {
     let mut faults = Vec::new();
-    if let Some(root) = certificates.last()
-        && root.fingerprint != NITRO_ROOT
-        && !expected.trust_anchors.was_added(&root.fingerprint)
-    {
+    let root = certificates.last();
+    let platform = root.and_then(|root| expected.trust_anchors.platform_of_documents(&root.fingerprint));
+    if let (Some(root), None) = (root, platform) {
         faults.push(ChainFault::UnknownRoot {
             subject: root.subject_text.clone(),
             found: root.fingerprint,
         });
     }
     let purposes = Purposes::of_attestation_documents();
-    chain::judge(certificates, &purposes, faults, expected.time)
+    let path = chain::judge(certificates, &purposes, faults, expected.time)?;
+    // Without a platform there was a fault; if there were none, nobody real vouches for it.
+    Ok((path, platform.unwrap_or(PlatformKind::LocalCa)))
 }
 
 fn seconds(milliseconds: u64) -> Timestamp {
@@ -261,8 +300,54 @@ fn check_nonce(payload: &Payload, expected: &Expected, failures: &mut Vec<Failur
     true
 }
 
+/// What a document says of itself, before anybody vouches for it: for explaining what else is wrong where it does not hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Claims {
+    payload: Payload,
+    pub(crate) is_tagged: bool,
+}
+
+impl Claims {
+    pub(crate) fn read(document: &[u8]) -> Option<Self> {
+        let sign1 = Sign1::parse(document).ok()?;
+        Some(Self {
+            payload: Payload::parse(sign1.payload).ok()?,
+            is_tagged: sign1.is_tagged,
+        })
+    }
+
+    pub(crate) fn pcrs(&self) -> &PcrValues {
+        &self.payload.pcrs
+    }
+
+    pub(crate) fn nonce(&self) -> Option<&[u8]> {
+        self.payload.nonce.as_deref()
+    }
+
+    pub(crate) fn user_data(&self) -> Option<&[u8]> {
+        self.payload.user_data.as_deref()
+    }
+
+    pub(crate) fn public_key(&self) -> Option<&[u8]> {
+        self.payload.public_key.as_deref()
+    }
+
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        seconds(self.payload.timestamp)
+    }
+
+    /// What its root would vouch for if it were believed.
+    pub(crate) fn platform(&self) -> PlatformKind {
+        let root = self.payload.bundle.first();
+        root.map_or(PlatformKind::LocalCa, |root| {
+            platform_of_document_root(&Fingerprint::of(root))
+        })
+    }
+}
+
 /// A `COSE_Sign1` whose headers are those of attestation documents.
 struct Sign1<'a> {
+    is_tagged: bool,
     protected: &'a [u8],
     payload: &'a [u8],
     signature: &'a [u8],
@@ -279,7 +364,7 @@ impl<'a> Sign1<'a> {
             });
         }
         let mut reader = Reader::new(document);
-        reader.skip(TAG_SIGN1);
+        let is_tagged = reader.skip(TAG_SIGN1);
         if !reader.skip(0x84) {
             return Err(NitroFault::NotSign1 {
                 reason: "it is not an array of four elements",
@@ -308,6 +393,7 @@ impl<'a> Sign1<'a> {
             });
         }
         Ok(Self {
+            is_tagged,
             protected,
             payload,
             signature,

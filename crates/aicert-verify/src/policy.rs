@@ -273,8 +273,9 @@ impl fmt::Display for InputRule {
 
 /// The platforms that policies can name.
 #[cfg(feature = "policy")]
-const PLATFORMS: [PlatformKind; 3] = [
+const PLATFORMS: [PlatformKind; 4] = [
     PlatformKind::AzureTrustedLaunch,
     PlatformKind::GceShieldedVm,
+    PlatformKind::AwsNitroTpm,
     PlatformKind::LocalCa,
 ];

@@ -1,32 +1,59 @@
-//! Step 4: the quote is signed by the attestation key, covers the PCRs it is shown with, and is about this log.
+//! Step 4: the quote is signed by the attestation key, or is an attestation document of the platform's; it covers the PCRs it
+//! is shown with, and is about this log.
 
+mod document;
 mod fault;
 mod session;
+mod statement;
 
 use std::collections::BTreeSet;
 
-use aicert_core::certificate::{LowLevelQuote, qualifying_data};
+use aicert_core::certificate::{LowLevelQuote, PlatformKind, qualifying_data};
 use aicert_core::digest::{LogHead, Nonce};
 use aicert_core::event::{Event, EventContent, JobOpened};
 use aicert_core::log::head_of;
 use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues, TpmClock};
 
+pub use document::authenticate_document;
+pub(crate) use document::{inspect_beside, inspect_document};
 pub use fault::QuoteFault;
-pub(crate) use session::inspect_unproven_session;
+pub(crate) use session::inspect_session;
 pub use session::{SessionBinding, SessionClaims};
+pub(crate) use statement::Statement;
 
 use crate::attest::{Attest, AttestError, MAGIC, QUOTE_TYPE, SignatureError, read_signature};
+use crate::chain::ChainProof;
 use crate::key::{PublicArea, TrustedKey};
+use crate::nitro::VerifiedDocument;
 use crate::signature::{Hash, Signature};
 
-/// A quote that a trusted key signed over exactly the PCR values it is shown with. What it is *about* is not known before
-/// [`AuthenticQuote::bind`]. Only [`authenticate`] makes it.
+/// By how much the clock of a machine may differ from that of whoever makes its attestation documents.
+pub(crate) const CLOCK_TOLERANCE: i64 = 300;
+
+/// A quote that somebody who is believed signed over exactly the PCR values it is shown with. What it is *about* is not known
+/// before [`AuthenticQuote::bind`]. Only [`authenticate`] and [`authenticate_document`] make it.
 #[derive(Debug, Clone)]
 pub struct AuthenticQuote {
-    key: TrustedKey,
-    attest: Attest,
+    signer: Signer,
     bank: PcrBank,
     pcrs: PcrValues,
+}
+
+/// Who signed a quote.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Signer {
+    /// The TPM, with a certified key.
+    Key(Box<KeySigner>),
+    /// The platform, in an attestation document.
+    Document(Box<VerifiedDocument>),
+}
+
+/// A key that signed, and what it signed beside the PCRs.
+#[derive(Debug, Clone)]
+pub struct KeySigner {
+    key: TrustedKey,
+    attest: Attest,
 }
 
 /// Authenticates a quote: structure, signature, PCR selection and PCR digest.
@@ -44,8 +71,7 @@ pub fn authenticate(
     let mut faults = inspect(Some(key.public_area()), quote, signature);
     match Attest::parse(&quote.attest.0) {
         Ok(attest) if faults.is_empty() => Ok(AuthenticQuote {
-            key,
-            attest,
+            signer: Signer::Key(Box::new(KeySigner { key, attest })),
             bank: quote.bank,
             pcrs: quote.pcrs.clone(),
         }),
@@ -158,6 +184,11 @@ fn check_values(quote: &LowLevelQuote, faults: &mut Vec<QuoteFault>) {
     if quote.bank == PcrBank::Sha1 {
         faults.push(QuoteFault::Sha1Bank {});
     }
+    check_coverage(quote, faults);
+    faults.extend(check_lengths(quote.bank, &quote.pcrs));
+}
+
+fn check_coverage(quote: &LowLevelQuote, faults: &mut Vec<QuoteFault>) {
     let missing: Vec<_> = PcrIndex::quoted()
         .filter(|pcr| !quote.pcrs.0.contains_key(pcr))
         .collect();
@@ -167,7 +198,6 @@ fn check_values(quote: &LowLevelQuote, faults: &mut Vec<QuoteFault>) {
             missing: list(&missing),
         });
     }
-    faults.extend(check_lengths(quote.bank, &quote.pcrs));
 }
 
 pub(crate) fn check_lengths(bank: PcrBank, pcrs: &PcrValues) -> impl Iterator<Item = QuoteFault> {
@@ -245,20 +275,10 @@ pub struct BoundQuote<To = LogHead> {
     pub(crate) to: To,
 }
 
-impl AuthenticQuote {
+impl KeySigner {
     /// The key that signed.
     pub fn key(&self) -> &TrustedKey {
         &self.key
-    }
-
-    /// The bank of the PCRs.
-    pub fn bank(&self) -> PcrBank {
-        self.bank
-    }
-
-    /// The PCR values that were signed.
-    pub fn pcrs(&self) -> &PcrValues {
-        &self.pcrs
     }
 
     /// The version of the TPM's firmware, as its manufacturer encodes it.
@@ -274,14 +294,52 @@ impl AuthenticQuote {
             restart_count: self.attest.restart_count.into(),
         }
     }
+}
 
-    /// Verifies that the quote is about these events and this nonce, and from the boot in which the log was opened.
+impl AuthenticQuote {
+    /// Who signed.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// What vouches for who signed.
+    pub fn chain(&self) -> &ChainProof {
+        match &self.signer {
+            Signer::Key(signer) => signer.key.chain(),
+            Signer::Document(document) => document.chain(),
+        }
+    }
+
+    /// What the root vouches for.
+    pub fn platform(&self) -> PlatformKind {
+        self.chain().platform()
+    }
+
+    /// The bank of the PCRs.
+    pub fn bank(&self) -> PcrBank {
+        self.bank
+    }
+
+    /// The PCR values that were signed.
+    pub fn pcrs(&self) -> &PcrValues {
+        &self.pcrs
+    }
+
+    fn statement(&self) -> Statement<'_> {
+        match &self.signer {
+            Signer::Key(signer) => Statement::Attest(&signer.attest),
+            Signer::Document(document) => Statement::Document(document.claims()),
+        }
+    }
+
+    /// Verifies that the quote is about these events and this nonce, and from the boot in which the log was opened. A document
+    /// does not tell one boot from another; it must not be older than the log.
     ///
     /// # Errors
     ///
     /// Everything that is wrong with it.
     pub fn bind(self, events: &[Event], nonce: &Nonce) -> Result<BoundQuote, Vec<QuoteFault>> {
-        let faults = inspect_binding(&self.attest, events, nonce);
+        let faults = inspect_binding(self.statement(), events, nonce);
         match head_of(events).ok() {
             Some(head) if faults.is_empty() => Ok(BoundQuote {
                 quote: self,
@@ -299,21 +357,18 @@ impl<To> BoundQuote<To> {
     }
 }
 
-/// As [`inspect_binding`], for a quote that may not even be readable.
-pub(crate) fn inspect_unproven_binding(attest: &[u8], events: &[Event], nonce: &Nonce) -> Vec<QuoteFault> {
-    Attest::parse(attest).map_or(Vec::new(), |attest| inspect_binding(&attest, events, nonce))
-}
-
-fn inspect_binding(attest: &Attest, events: &[Event], nonce: &Nonce) -> Vec<QuoteFault> {
+/// What is wrong with what a quote is about, whether or not it is authentic.
+pub(crate) fn inspect_binding(statement: Statement<'_>, events: &[Event], nonce: &Nonce) -> Vec<QuoteFault> {
     let mut faults = Vec::new();
+    let found = statement.qualifying_data();
     match head_of(events).ok().map(|head| qualifying_data(&head, nonce)) {
-        Some(expected) if attest.extra_data.is_empty() => {
+        Some(expected) if found.is_empty() => {
             faults.push(QuoteFault::NothingBound {
                 expected: hex::encode(expected),
             });
         }
-        Some(expected) if attest.extra_data != expected => {
-            let (expected, found) = (hex::encode(expected), hex::encode(&attest.extra_data));
+        Some(expected) if found != expected => {
+            let (expected, found) = (hex::encode(expected), hex::encode(found));
             faults.push(QuoteFault::QualifyingData { expected, found });
         }
         Some(_) => {}
@@ -324,6 +379,20 @@ fn inspect_binding(attest: &Attest, events: &[Event], nonce: &Nonce) -> Vec<Quot
         faults.push(QuoteFault::NotOpened {});
         return faults;
     };
+    match statement {
+        Statement::Attest(attest) => inspect_boot(attest, opened, &mut faults),
+        Statement::Document(claims) => {
+            let (expected, found) = (opened.time, claims.timestamp());
+            if found.as_unix().saturating_add(CLOCK_TOLERANCE) < expected.as_unix() {
+                faults.push(QuoteFault::DocumentTooEarly { expected, found });
+            }
+        }
+    }
+    faults
+}
+
+/// The quote must be of the boot in which the log was opened.
+fn inspect_boot(attest: &Attest, opened: &JobOpened, faults: &mut Vec<QuoteFault>) {
     let (reset, restart) = (u64::from(attest.reset_count), u64::from(attest.restart_count));
     if reset != opened.tpm.reset_count {
         faults.push(QuoteFault::ResetCount {
@@ -343,7 +412,6 @@ fn inspect_binding(attest: &Attest, events: &[Event], nonce: &Nonce) -> Vec<Quot
             found: attest.clock,
         });
     }
-    faults
 }
 
 fn opened(events: &[Event]) -> Option<&JobOpened> {

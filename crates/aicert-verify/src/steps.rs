@@ -1,56 +1,162 @@
 //! The steps that all evidence has in common, one after another.
 
-use aicert_core::certificate::{KeyEvidence, LowLevelQuote};
+use aicert_core::certificate::{EvidenceKind, KeyEvidence, LowLevelQuote, PlatformKind};
 
+use crate::anchors::platform_of_root;
+use crate::attest::Attest;
 use crate::chain::{self, ChainFault};
 use crate::config::Options;
-use crate::error::Failure;
+use crate::error::{Failure, Rejection};
 use crate::key::{self, PublicArea};
-use crate::quote::{self, AuthenticQuote};
+use crate::nitro::{self, Claims};
+use crate::quote::{self, AuthenticQuote, Statement};
 
 /// Runs steps one after another, and collects what is wrong.
 pub(crate) struct Steps<'a>(pub(crate) &'a mut Vec<Failure>);
 
-/// What a TPM is said to have signed, and with which key.
+/// What a TPM is said to have signed, and with what.
 pub(crate) struct Signed<'a> {
-    /// The certificates of the key, as [`Options::chain_of`] completes them.
-    pub(crate) chain: &'a [Vec<u8>],
-    /// The key's public area, `TPMT_PUBLIC`.
-    pub(crate) public: &'a [u8],
-    /// What was signed.
     pub(crate) quote: &'a LowLevelQuote,
-    /// The signature, `TPMT_SIGNATURE`.
-    pub(crate) signature: &'a [u8],
+    signature: &'a [u8],
+    key: &'a KeyEvidence,
+    evidence: Evidence,
+}
+
+/// The two kinds of evidence. Which one it is follows from the form of what was signed, and from nothing else: what would make it
+/// the other kind is then a fault.
+enum Evidence {
+    /// A quote of a certified key.
+    Quote {
+        /// The certificates of the key, completed from the verifier's own.
+        chain: Vec<Vec<u8>>,
+    },
+    /// An attestation document.
+    Document {
+        /// What it says, if it can be read.
+        claims: Option<Claims>,
+    },
+}
+
+impl<'a> Signed<'a> {
+    pub(crate) fn new(
+        quote: &'a LowLevelQuote,
+        signature: &'a [u8],
+        key: &'a KeyEvidence,
+        options: &Options,
+    ) -> Self {
+        let evidence = match quote.evidence() {
+            EvidenceKind::NitroDocument => Evidence::Document {
+                claims: Claims::read(&quote.attest.0),
+            },
+            _ => Evidence::Quote {
+                chain: options.chain_of(key),
+            },
+        };
+        Self {
+            quote,
+            signature,
+            key,
+            evidence,
+        }
+    }
+
+    /// What the root vouches for; when it is not believed, what it would be if it were. Nothing when there is no root.
+    pub(crate) fn platform(&self) -> Option<PlatformKind> {
+        match &self.evidence {
+            Evidence::Quote { chain } => chain.last().map(|root| platform_of_root(root)),
+            Evidence::Document { claims } => claims.as_ref().map(Claims::platform),
+        }
+    }
+
+    /// Looks for what is wrong in what was signed, whoever signed it, if it can be read at all.
+    pub(crate) fn inspect_unproven<F>(&self, inspect: impl FnOnce(Statement<'_>) -> Vec<F>) -> Vec<F> {
+        match &self.evidence {
+            Evidence::Quote { .. } => Attest::parse(&self.quote.attest.0)
+                .map_or(Vec::new(), |attest| inspect(Statement::Attest(&attest))),
+            Evidence::Document { claims } => claims
+                .as_ref()
+                .map_or(Vec::new(), |claims| inspect(Statement::Document(claims))),
+        }
+    }
 }
 
 impl Steps<'_> {
-    /// Steps 2 to 4: the chain, the key, and its quote. `explain` may say more about a fault of the chain.
+    /// Steps 2 to 4: who signed the quote, and that it covers what it is shown with. `explain` may say more about a fault of the
+    /// chain.
     pub(crate) fn authenticate(
         &mut self,
         signed: &Signed<'_>,
         options: &Options,
         explain: impl Fn(ChainFault) -> ChainFault,
     ) -> Option<AuthenticQuote> {
+        match &signed.evidence {
+            Evidence::Quote { chain } => self.authenticate_quote(signed, chain, options, explain),
+            Evidence::Document { claims } => {
+                self.authenticate_document(signed, claims.as_ref(), options, explain)
+            }
+        }
+    }
+
+    /// The chain, the key, and its quote.
+    fn authenticate_quote(
+        &mut self,
+        signed: &Signed<'_>,
+        chain: &[Vec<u8>],
+        options: &Options,
+        explain: impl Fn(ChainFault) -> ChainFault,
+    ) -> Option<AuthenticQuote> {
         let Signed {
-            chain,
-            public,
             quote,
             signature,
-        } = *signed;
+            key: KeyEvidence { public, .. },
+            ..
+        } = signed;
         let proof = chain::verify(chain, &options.trust_anchors, options.time)
             .map_err(|faults| faults.into_iter().map(explain).collect());
         let proof = self.keep(proof);
         let key = self.next(
             proof,
-            |proof| key::verify(proof, public),
-            || key::inspect(public, chain::unproven_key(chain).as_ref()),
+            |proof| key::verify(proof, &public.0),
+            || key::inspect(&public.0, chain::unproven_key(chain).as_ref()),
         );
-        let area = || PublicArea::parse(public).ok();
+        let area = || PublicArea::parse(&public.0).ok();
         self.next(
             key,
             |key| quote::authenticate(key, quote, signature),
             || quote::inspect(area().as_ref(), quote, signature),
         )
+    }
+
+    /// The document, with nothing of another kind of evidence beside it.
+    fn authenticate_document(
+        &mut self,
+        signed: &Signed<'_>,
+        claims: Option<&Claims>,
+        options: &Options,
+        explain: impl Fn(ChainFault) -> ChainFault,
+    ) -> Option<AuthenticQuote> {
+        let Signed {
+            quote,
+            signature,
+            key,
+            ..
+        } = signed;
+        let beside = quote::inspect_beside(signature, key);
+        let is_alone = beside.is_empty();
+        self.0.extend(beside.into_iter().map(Failure::from));
+        let expected = nitro::Expected::new(options.trust_anchors.clone(), options.time);
+        let explain = |fault| explain(explain_expiry(fault, claims));
+        let explain = |failure: Failure| failure.explained(explain);
+        let document = nitro::verify(&quote.attest.0, &expected)
+            .map_err(Rejection::into_failures)
+            .map_err(|failures| failures.into_iter().map(explain).collect());
+        let document = self.keep(document);
+        let quote = self.next(
+            document,
+            |document| quote::authenticate_document(document, quote),
+            || quote::inspect_document(claims, quote),
+        );
+        quote.filter(|_| is_alone)
     }
 
     /// Keeps what is wrong.
@@ -75,9 +181,31 @@ impl Steps<'_> {
     }
 }
 
+/// The certificates of a document expire within hours: it says for which time they were made.
+fn explain_expiry(fault: ChainFault, claims: Option<&Claims>) -> ChainFault {
+    match (fault, claims) {
+        (
+            ChainFault::Expired {
+                position,
+                subject,
+                until,
+                at,
+            },
+            Some(claims),
+        ) => ChainFault::DocumentExpired {
+            position,
+            subject,
+            until,
+            at,
+            made: claims.timestamp(),
+        },
+        (fault, _) => fault,
+    }
+}
+
 impl Options {
     /// The chain of a key, with the intermediates that it lacks where they are at hand.
-    pub(crate) fn chain_of(&self, key: &KeyEvidence) -> Vec<Vec<u8>> {
+    fn chain_of(&self, key: &KeyEvidence) -> Vec<Vec<u8>> {
         let chain: Vec<_> = key.certificate_chain.iter().map(|der| der.0.as_slice()).collect();
         self.intermediates
             .complete(&chain, &self.trust_anchors, self.time)

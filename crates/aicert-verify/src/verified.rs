@@ -6,7 +6,6 @@ use aicert_core::event::{Event, JobResult};
 use aicert_core::log::CompleteLog;
 use aicert_core::time::Timestamp;
 
-use crate::anchors::platform_of_root;
 use crate::chain::{ChainFault, ChainProof};
 use crate::config::Options;
 use crate::error::{Failure, Rejection};
@@ -40,9 +39,14 @@ pub fn verify(
 ) -> Result<Verified<Certificate>, Rejection> {
     let certificate = unverified.into_unverified_contents();
     let mut failures = Vec::new();
-    let chain = options.chain_of(&certificate.attestation_key);
-    let platform = platform_of(&certificate, &chain);
-    let log = verify_evidence(&certificate, &chain, platform, options, &mut failures);
+    let signed = Signed::new(
+        &certificate.low_level_quote,
+        &certificate.signature.0,
+        &certificate.attestation_key,
+        options,
+    );
+    let platform = signed.platform().unwrap_or(certificate.platform.kind);
+    let log = verify_evidence(&certificate, &signed, platform, options, &mut failures);
     // The log that the summaries are held to when the evidence does not hold: a claim, but a complete one.
     let claimed = log
         .is_none()
@@ -80,7 +84,7 @@ pub fn verify(
 
 /// What the verifier demands, beyond that the proof is true. Only what was verified is asked.
 fn inspect_policy(log: &AuthenticLog, options: &Options) -> Vec<Failure> {
-    let chain = log.boot().quote().quote().key().chain();
+    let chain = log.boot().quote().quote().chain();
     let facts = Facts {
         log: &log.parts(),
         machine: MachineFound::of(chain.platform(), log.boot().facts()),
@@ -100,30 +104,24 @@ fn inspect_policy(log: &AuthenticLog, options: &Options) -> Vec<Failure> {
 /// Steps 2 to 6 and the first half of 7.
 fn verify_evidence(
     certificate: &Certificate,
-    chain: &[Vec<u8>],
+    signed: &Signed<'_>,
     platform: PlatformKind,
     options: &Options,
     failures: &mut Vec<Failure>,
 ) -> Option<AuthenticLog> {
-    let signed = Signed {
-        chain,
-        public: &certificate.attestation_key.public.0,
-        quote: &certificate.low_level_quote,
-        signature: &certificate.signature.0,
-    };
     let (bank, pcrs) = (signed.quote.bank, &signed.quote.pcrs);
     let nonce = &signed.quote.nonce;
     let events = &certificate.measurement_log;
     let boot_event_log = &certificate.boot_event_log.0;
     let mut steps = Steps(failures);
-    let quote = steps.authenticate(&signed, options, |fault| hint_at_simulation(fault, certificate));
+    let quote = steps.authenticate(signed, options, |fault| hint_at_simulation(fault, certificate));
     if let Some(fault) = unexpected_nonce(options, nonce) {
         steps.0.push(fault.into());
     }
     let quote = steps.next(
         quote,
         |quote| quote.bind(events, nonce),
-        || quote::inspect_unproven_binding(&signed.quote.attest.0, events, nonce),
+        || signed.inspect_unproven(|statement| quote::inspect_binding(statement, events, nonce)),
     );
     let references = &options.reference_values;
     let boot = steps.next(
@@ -154,13 +152,6 @@ fn unexpected_nonce(options: &Options, found: &Nonce) -> Option<QuoteFault> {
         expected,
         found: *found,
     })
-}
-
-/// What the root vouches for; when it is not believed, what it would be if it were.
-fn platform_of(certificate: &Certificate, chain: &[Vec<u8>]) -> PlatformKind {
-    chain
-        .last()
-        .map_or(certificate.platform.kind, |root| platform_of_root(root))
 }
 
 impl Verified<Certificate> {
@@ -215,9 +206,9 @@ impl Verified<Certificate> {
         self.chain().platform().is_simulated()
     }
 
-    /// What vouches for the key that signed.
+    /// What vouches for who signed.
     pub fn chain(&self) -> &ChainProof {
-        self.log.boot().quote().quote().key().chain()
+        self.quote().chain()
     }
 
     /// The quote that shows that the log is what the TPM recorded.

@@ -75,7 +75,7 @@ impl TpmBackend for KillingTpm {
         self.inner.quote(bank, pcrs, qualifying_data).await
     }
 
-    async fn attestation_key(&self) -> Result<AttestationKey, TpmError> {
+    async fn attestation_key(&self) -> Result<Option<AttestationKey>, TpmError> {
         self.inner.attestation_key().await
     }
 

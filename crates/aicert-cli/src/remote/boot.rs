@@ -201,7 +201,7 @@ impl<'a> Facts<'a> {
                 _ => "unknown",
             },
             simulated: attestation.is_simulated(),
-            signed_by: attestation.quote().key().chain().subjects(),
+            signed_by: attestation.quote().chain().subjects(),
         }
     }
 
@@ -257,8 +257,7 @@ pub(super) async fn changed(run: &Run, errand: &Errand, session: &Session, error
         Err(failure) => return Stop::keep(failure, run.job()),
     };
     // The same key of the same TPM signed for another TLS key, over a nonce of ours: it is the machine, after another boot.
-    let restarted =
-        again.is_ok_and(|again| again.session().boot.attestation_key == session.boot.attestation_key);
+    let restarted = again.is_ok_and(|again| again.session().boot.is_of_the_machine_of(&session.boot));
     if restarted {
         let failure = Failure::new(
             Exit::DoesNotHold,

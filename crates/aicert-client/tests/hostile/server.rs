@@ -10,7 +10,7 @@ use aicert_client::{AttestedClient, Client, Identity, Session, Settings};
 use aicert_core::certificate::{Base64, PlatformKind};
 use aicert_core::digest::{BootLogDigest, Nonce, TlsKeyDigest};
 use aicert_core::tpm::TpmClock;
-use aicert_verify::attestation::AttestedBoot;
+use aicert_verify::attestation::{AttestedBoot, AttestedSigner};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -170,8 +170,10 @@ pub fn session(endpoint: SocketAddr, tls_key: TlsKeyDigest) -> Session {
         "endpoint": endpoint,
         "tls_key": tls_key,
         "boot": AttestedBoot {
-            attestation_key: Base64(Vec::new()),
-            clock: TpmClock { clock: 0, reset_count: 0, restart_count: 0 },
+            signer: AttestedSigner::Key {
+                attestation_key: Base64(Vec::new()),
+                clock: TpmClock { clock: 0, reset_count: 0, restart_count: 0 },
+            },
             boot_event_log: BootLogDigest::of(b""),
         },
         "platform": PlatformKind::LocalCa,

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::certificate::EvidenceKind;
 use crate::tpm::{PcrBank, PcrIndex, PcrValues, TpmBackend};
 
 /// Calls every function of this module, in an order that works.
@@ -124,7 +125,7 @@ pub async fn refuses_wrong_digests_without_effect(tpm: &dyn TpmBackend) {
 }
 
 /// A quote covers exactly the PCRs asked for, with the values that `read_pcrs` returns, and carries the qualifying data;
-/// its digest is over those values.
+/// its digest is over those values. A document covers at least those asked for.
 ///
 /// # Panics
 ///
@@ -133,6 +134,19 @@ pub async fn quotes_exactly_what_is_asked(tpm: &dyn TpmBackend) {
     tpm.extend(PcrIndex::INPUTS, &digests(tpm, b"quoted"))
         .await
         .expect("extend");
+    assert!(
+        tpm.capabilities().quoted_bank().is_some(),
+        "a TPM without a bank that can be quoted is of no use"
+    );
+    assert!(
+        tpm.quote(tpm.capabilities().banks[0], &[], b"nothing")
+            .await
+            .is_err(),
+        "a quote of nothing must be refused"
+    );
+    if tpm.capabilities().evidence == EvidenceKind::NitroDocument {
+        return documents_cover_what_is_asked(tpm).await;
+    }
     for &bank in &tpm.capabilities().banks {
         for (round, wanted) in [
             PcrIndex::quoted().collect(),
@@ -179,12 +193,50 @@ pub async fn quotes_exactly_what_is_asked(tpm: &dyn TpmBackend) {
             assert!(!quote.signature.is_empty(), "a quote must be signed");
         }
     }
-    assert!(
-        tpm.quote(tpm.capabilities().banks[0], &[], b"nothing")
+}
+
+/// What a document says is read by nobody here: that it holds is for a verifier to say.
+async fn documents_cover_what_is_asked(tpm: &dyn TpmBackend) {
+    for (round, wanted) in [PcrIndex::quoted().collect(), vec![PcrIndex::INPUTS]]
+        .into_iter()
+        .enumerate()
+    {
+        let qualifying_data = [0xd0 | round as u8; 32];
+        let quote = tpm
+            .quote(PcrBank::Sha384, &wanted, &qualifying_data)
             .await
-            .is_err(),
-        "a quote of nothing must be refused"
-    );
+            .expect("quote");
+        assert_eq!(quote.bank, PcrBank::Sha384, "documents have PCRs of SHA-384");
+        let covered: Vec<_> = quote.pcrs.0.keys().copied().collect();
+        assert!(
+            wanted.iter().all(|pcr| covered.contains(pcr)),
+            "a document must cover the PCRs asked for"
+        );
+        let values = tpm.read_pcrs(PcrBank::Sha384, &covered).await.expect("read_pcrs");
+        assert_eq!(
+            quote.pcrs, values,
+            "a quote must come with the values that the PCRs have"
+        );
+        assert!(quote.signature.is_empty(), "a document has its own signature");
+        assert_eq!(
+            quote.attest.first(),
+            Some(&0x84),
+            "a document is an array of four elements, without a tag"
+        );
+        assert!(
+            quote.attest.windows(32).any(|part| part == qualifying_data),
+            "the qualifying data must be in the document"
+        );
+    }
+    let others = tpm.capabilities().banks.iter();
+    for bank in others.filter(|bank| **bank != PcrBank::Sha384) {
+        assert!(
+            tpm.quote(*bank, &[PcrIndex::INPUTS], b"other bank")
+                .await
+                .is_err(),
+            "a document of another bank than SHA-384 must be refused"
+        );
+    }
 }
 
 /// Banks that are not active can be neither read nor quoted.
@@ -212,8 +264,18 @@ pub async fn refuses_inactive_banks(tpm: &dyn TpmBackend) {
 ///
 /// When the backend breaks its contract.
 pub async fn the_clock_goes_forward(tpm: &dyn TpmBackend) {
-    let bank = tpm.capabilities().banks[0];
     let first = tpm.clock().await.expect("clock");
+    if tpm.capabilities().evidence == EvidenceKind::NitroDocument {
+        let last = tpm.clock().await.expect("clock");
+        assert!(first.clock <= last.clock, "the clock must not go back");
+        assert_eq!(
+            (first.reset_count, first.restart_count),
+            (last.reset_count, last.restart_count),
+            "the boot counters must not change within a boot"
+        );
+        return;
+    }
+    let bank = tpm.capabilities().banks[0];
     let quote = tpm
         .quote(bank, &[PcrIndex::INPUTS], b"clock")
         .await
@@ -236,18 +298,24 @@ pub async fn the_clock_goes_forward(tpm: &dyn TpmBackend) {
     }
 }
 
-/// The attestation key is the same each time, and comes with a certificate.
+/// The attestation key is the same each time, and comes with a certificate; where quotes are documents, there is none.
 ///
 /// # Panics
 ///
 /// When the backend breaks its contract.
 pub async fn the_key_is_stable_and_certified(tpm: &dyn TpmBackend) {
     let key = tpm.attestation_key().await.expect("attestation_key");
-    assert!(!key.public.is_empty(), "the key must have a public area");
-    assert!(
-        !key.certificate_chain.is_empty(),
-        "the key must have a certificate"
-    );
+    match (&key, tpm.capabilities().evidence) {
+        (Some(key), EvidenceKind::Quote) => {
+            assert!(!key.public.is_empty(), "the key must have a public area");
+            assert!(
+                !key.certificate_chain.is_empty(),
+                "the key must have a certificate"
+            );
+        }
+        (None, EvidenceKind::NitroDocument) => {}
+        _ => panic!("there is a key exactly where quotes are not documents: {key:?}"),
+    }
     assert_eq!(
         tpm.attestation_key().await.expect("attestation_key"),
         key,

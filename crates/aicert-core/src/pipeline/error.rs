@@ -163,7 +163,11 @@ impl PipelineError {
                     .into(),
             ),
             Self::PcrNotFresh { .. } => Some("restart the machine: one job can be certified per boot".into()),
-            Self::NoTrustedBank => Some("enable the SHA-256 bank in the firmware's TPM settings".into()),
+            Self::NoTrustedBank => Some(
+                "enable the SHA-256 bank in the firmware's TPM settings; on EC2, use an instance whose NitroTPM has that of \
+                 SHA-384"
+                    .into(),
+            ),
             Self::TpmDisagrees { .. } => {
                 Some("stop what else uses the TPM on this machine, restart it and run again".into())
             }

@@ -14,7 +14,7 @@ pub(crate) fn advice(cause: &Cause) -> String {
         Cause::Attestation(_) => return own,
         Cause::Chain(fault) => chain(fault),
         Cause::Quote(QuoteFault::Sha1Bank {} | QuoteFault::PcrsMissing { .. }) => {
-            "send nothing; start a machine whose TPM has an active bank of SHA-256, with a server that quotes all PCRs"
+            "send nothing; start a machine whose TPM has an active bank of SHA-256 (a NitroTPM: of SHA-384), with a server that quotes all PCRs"
         }
         Cause::Boot(BootFault::NoReferenceValues {}) => return own,
         Cause::Boot(BootFault::UnknownImage { .. }) => {
@@ -25,6 +25,7 @@ pub(crate) fn advice(cause: &Cause) -> String {
             Step::AttestationKey => {
                 "send nothing: a quote counts only when a restricted key that never leaves its TPM signed it, and the key's certificate is for that key"
             }
+            Step::Document => "send nothing: AWS made no such document of this machine",
             Step::Quote => "send nothing: the answer was altered on its way, or no TPM made it",
             Step::BootLog => {
                 "send nothing: this machine runs something else than the image that the reference values are of, or its boot log was altered"
@@ -40,7 +41,7 @@ fn chain(fault: &ChainFault) -> &'static str {
         ChainFault::UnknownRoot { .. } | ChainFault::UnknownSimulatedRoot { .. } => {
             "send nothing, unless you know that root yourself and trust it: then give its certificate as a trust anchor"
         }
-        ChainFault::NotYetValid { .. } | ChainFault::Expired { .. } => {
+        ChainFault::NotYetValid { .. } | ChainFault::Expired { .. } | ChainFault::DocumentExpired { .. } => {
             "send nothing; check the clock of this computer, or start another machine"
         }
         ChainFault::IssuerMissing { .. } => {

@@ -2,6 +2,7 @@
 
 use aicert_core::canonical::ReadError;
 use aicert_core::digest::{BootLogDigest, Nonce, TlsKeyDigest};
+use aicert_core::time::Timestamp;
 use aicert_core::tpm::PcrIndex;
 
 use crate::error::faults;
@@ -59,6 +60,27 @@ faults! {
             /// The name of the key that signed the proof, hexadecimal.
             found: String,
         } => Machine, "the proof is signed by the TPM key {found}; the machine that was attested has {expected}", "do not believe that this job did what the proof says: it is another machine's";
+        /// A proof rests on another kind of evidence.
+        ProofOfOtherEvidence {
+            /// What showed that the attestation is true.
+            expected: &'static str,
+            /// What shows that the proof is true.
+            found: &'static str,
+        } => Machine, "what vouches for the proof is {found}; the machine was attested with {expected}", "do not believe that this job did what the proof says: it is another machine's";
+        /// A document in a proof is about another machine.
+        ProofOfOtherMachine {
+            /// The machine that was attested, and the root that said so.
+            expected: String,
+            /// The machine of the proof, and the root that says so.
+            found: String,
+        } => Machine, "the proof is of the machine {found}; the one that was attested is {expected}", "do not believe that this job did what the proof says: it is another machine's";
+        /// The document of a proof is older than that of the attestation.
+        ProofBeforeAttestation {
+            /// When the document of the attestation was made.
+            expected: Timestamp,
+            /// When that of the proof was made.
+            found: Timestamp,
+        } => Machine, "the document of the proof was made at {found}, before the machine was attested with one of {expected}: it is not of the job that was sent", "do not believe that this is your job's proof: somebody replaced it";
         /// A proof is from another boot.
         ProofOfOtherBoot {
             /// The reset count and the restart count that were attested.

@@ -22,7 +22,9 @@ pub(super) fn inspect(log: &EventLog<'_>, bank: PcrBank, pcrs: &PcrValues) -> Ve
         let expected = replayed.0.get(&pcr).unwrap_or(&zero);
         let found = pcrs.0.get(&pcr).unwrap_or(&zero);
         if expected != found
-            && !(pcr.as_u8() == IMA && !replayed.0.contains_key(&pcr) && is_boot_aggregate(bank, pcrs))
+            && !(pcr.as_u8() == IMA
+                && !replayed.0.contains_key(&pcr)
+                && is_boot_aggregate(bank, pcrs, Some(log)))
         {
             faults.push(BootFault::Replay {
                 pcr: pcr.as_u8(),
@@ -47,18 +49,25 @@ pub(super) fn inspect(log: &EventLog<'_>, bank: PcrBank, pcrs: &PcrValues) -> Ve
 /// Whether PCR 10 holds the one measurement that a kernel with IMA makes without being asked to: the hash of PCRs 0 to 9
 /// when it started, which says nothing that these do not (Linux 5.8 and later, `ima_calc_boot_aggregate`; the templates
 /// `ima-ng` and `ima-sig` of Documentation/security/IMA-templates.rst). It is in no boot log.
-pub(super) fn is_boot_aggregate(bank: PcrBank, pcrs: &PcrValues) -> bool {
-    // The aggregate is of the SHA-256 bank, whatever bank it is extended into.
-    let (PcrBank::Sha256, Some(found)) = (bank, PcrIndex::new(IMA).and_then(|pcr| pcrs.0.get(&pcr))) else {
+///
+/// The aggregate is of the SHA-256 bank, whatever bank it is extended into. Evidence over another bank does not show those
+/// values; the log says them, and if it said anything else, the hash would not match what was extended.
+pub(super) fn is_boot_aggregate(bank: PcrBank, pcrs: &PcrValues, log: Option<&EventLog<'_>>) -> bool {
+    let Some(found) = PcrIndex::new(IMA).and_then(|pcr| pcrs.0.get(&pcr)) else {
         return false;
     };
-    let values: Vec<_> = pcrs
-        .0
-        .iter()
-        .filter(|(pcr, _)| pcr.as_u8() < IMA)
-        .map(|(_, value)| &**value)
+    let replayed = match (bank, log) {
+        (PcrBank::Sha256, _) => None,
+        (_, Some(log)) => log.replay(PcrBank::Sha256).ok(),
+        _ => return false,
+    };
+    let sha256 = replayed.as_ref().unwrap_or(pcrs);
+    let zero = vec![0; PcrBank::Sha256.digest_len()];
+    let values: Vec<_> = (0..IMA)
+        .filter_map(PcrIndex::new)
+        .map(|pcr| &**sha256.0.get(&pcr).unwrap_or(&zero))
         .collect();
-    let aggregate = bank.hash(&values);
+    let aggregate = PcrBank::Sha256.hash(&values);
     let digest = [&b"sha256:\0"[..], &aggregate].concat();
     let (name, no_signature) = (b"boot_aggregate\0", [0; 4]);
     let fields = [
@@ -68,9 +77,16 @@ pub(super) fn is_boot_aggregate(bank: PcrBank, pcrs: &PcrValues) -> bool {
         name,
         &no_signature,
     ];
-    [&fields[..4], &fields]
-        .iter()
-        .any(|fields| *found == bank.extend(&[0; 32], &bank.hash(fields)))
+    let zero = vec![0; bank.digest_len()];
+    [&fields[..4], &fields].iter().any(|fields| {
+        let digest = bank.hash(fields);
+        // Where the kernel has the bank's hash in a module, it is not loaded yet, and SHA-1 with zeros behind it is extended
+        // (`ima_calc_field_array_hash`).
+        let mut padded = PcrBank::Sha1.hash(fields);
+        padded.resize(bank.digest_len(), 0);
+        *found == bank.extend(&zero, &digest)
+            || (bank != PcrBank::Sha256 && *found == bank.extend(&zero, &padded))
+    })
 }
 
 /// What would make the log agree with the quote: people look there first.

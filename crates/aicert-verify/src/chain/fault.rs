@@ -158,6 +158,19 @@ faults! {
             /// The time that was verified for.
             at: Timestamp,
         } => Verifier, "certificate {position} ({subject:?}) was valid until {until}, and verification is for {at}", "if you know from elsewhere that the proof existed before it expired, verify for that time with --at; otherwise ask the builder for a new proof";
+        /// Verification is for a time after a certificate of an attestation document expired: hours after it was made.
+        DocumentExpired {
+            /// Which.
+            position: usize,
+            /// Its subject.
+            subject: String,
+            /// Until when it was valid.
+            until: Timestamp,
+            /// The time that was verified for.
+            at: Timestamp,
+            /// When the document says that it was made.
+            made: Timestamp,
+        } => Verifier, "certificate {position} ({subject:?}) was valid until {until}, and verification is for {at}; the document in the proof says that it was made at {made}", "such documents can be verified as they are for three hours; if you know from elsewhere that the proof existed then, verify it for that time with `--at {made}`";
         /// The key's own certificate is that of an authority.
         LeafIsAuthority {
             /// Its subject.

@@ -1,7 +1,7 @@
 //! Whose machine the log names, against who vouches for its TPM.
 //!
 //! No measurement covers what a machine is told about itself before it boots: who provides it, of which kind it is, and
-//! where. The certificates know better who provides it, and Google's where it is; the rest remains a claim of whoever had
+//! where. The certificates know better who provides it, and Google's and AWS's where it is; the rest remains a claim of whoever had
 //! the machine made.
 
 use aicert_core::certificate::PlatformKind;
@@ -9,22 +9,27 @@ use aicert_core::event::Machine;
 
 use super::LogFault;
 use crate::anchors::platform_name;
-use crate::chain::ChainProof;
+use crate::quote::{AuthenticQuote, Signer};
 
 /// Providers by name, and the only platform that each can have. Other names say nothing that could be checked.
-const PROVIDERS: [(&str, PlatformKind); 3] = [
+const PROVIDERS: [(&str, PlatformKind); 4] = [
+    ("aws", PlatformKind::AwsNitroTpm),
     ("azure", PlatformKind::AzureTrustedLaunch),
     ("gcp", PlatformKind::GceShieldedVm),
     ("qemu", PlatformKind::LocalCa),
 ];
 
 /// What the certificates contradict.
-pub(super) fn contradictions(machine: &Machine, chain: &ChainProof) -> Vec<LogFault> {
-    let zone = chain.instance().map(|instance| instance.zone.as_str());
-    compare(machine, chain.platform(), zone)
+pub(super) fn contradictions(machine: &Machine, quote: &AuthenticQuote) -> Vec<LogFault> {
+    let place = match quote.signer() {
+        Signer::Key(_) => quote.chain().instance().map(|instance| instance.zone.as_str()),
+        Signer::Document(document) => document.region(),
+    };
+    compare(machine, quote.platform(), place)
 }
 
-fn compare(machine: &Machine, platform: PlatformKind, zone: Option<&str>) -> Vec<LogFault> {
+/// `place` is Google's zone, or AWS's region.
+fn compare(machine: &Machine, platform: PlatformKind, place: Option<&str>) -> Vec<LogFault> {
     let mut faults = Vec::new();
     let known = PROVIDERS.iter().find(|(name, _)| *name == machine.provider);
     if let Some((_, expected)) = known
@@ -35,16 +40,25 @@ fn compare(machine: &Machine, platform: PlatformKind, zone: Option<&str>) -> Vec
             found: platform_name(platform),
         });
     }
-    if let (PlatformKind::GceShieldedVm, Some(zone)) = (platform, zone)
-        && machine.provider == "gcp"
-        && !is_in(zone, &machine.region)
-    {
+    let contradicts = |place: &&str| match (platform, machine.provider.as_str()) {
+        (PlatformKind::GceShieldedVm, "gcp") => !is_in(place, &machine.region),
+        (PlatformKind::AwsNitroTpm, "aws") => !has_zone(place, &machine.region),
+        _ => false,
+    };
+    if let Some(place) = place.filter(contradicts) {
         faults.push(LogFault::AnotherRegion {
             said: machine.region.clone(),
-            found: zone.to_owned(),
+            found: place.to_owned(),
         });
     }
     faults
+}
+
+/// Whether a region such as `us-east-1` is the one that is named, or has the zone that is (`us-east-1a`).
+fn has_zone(region: &str, named: &str) -> bool {
+    named.strip_prefix(region).is_some_and(|rest| {
+        rest.is_empty() || (rest.len() == 1 && rest.bytes().all(|letter| letter.is_ascii_lowercase()))
+    })
 }
 
 /// Whether a zone such as `europe-west4-a` is the one that is named, or in the region that is.
@@ -68,16 +82,16 @@ mod tests {
 
     #[test]
     fn a_provider_has_its_own_platform() {
-        use PlatformKind::{AzureTrustedLaunch, GceShieldedVm, LocalCa};
+        use PlatformKind::{AwsNitroTpm, AzureTrustedLaunch, GceShieldedVm, LocalCa};
         for (provider, own) in PROVIDERS {
-            for platform in [AzureTrustedLaunch, GceShieldedVm, LocalCa] {
+            for platform in [AwsNitroTpm, AzureTrustedLaunch, GceShieldedVm, LocalCa] {
                 let expected = usize::from(platform != own);
                 assert_eq!(faults(provider, "", platform, None), expected, "{provider}");
             }
         }
         // A job that runs where aicert runs, and providers of others.
         for provider in ["local", "example"] {
-            for platform in [AzureTrustedLaunch, GceShieldedVm, LocalCa] {
+            for platform in [AwsNitroTpm, AzureTrustedLaunch, GceShieldedVm, LocalCa] {
                 assert_eq!(faults(provider, "", platform, Some("europe-west4-a")), 0);
             }
         }
@@ -100,5 +114,21 @@ mod tests {
             ),
             0
         );
+    }
+
+    #[test]
+    fn awss_certificates_know_the_region() {
+        let of = |region| faults("aws", region, PlatformKind::AwsNitroTpm, Some("us-east-1"));
+        assert_eq!((of("us-east-1"), of("us-east-1a")), (0, 0));
+        for region in [
+            "us-east-2",
+            "us-east-10",
+            "us-east-1aa",
+            "us-east-1-bos-1a",
+            "us-east",
+            "",
+        ] {
+            assert_eq!(of(region), 1, "{region}");
+        }
     }
 }

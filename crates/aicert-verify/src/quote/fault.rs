@@ -1,6 +1,7 @@
 //! Everything that can be wrong in this step.
 
 use aicert_core::digest::Nonce;
+use aicert_core::time::Timestamp;
 use aicert_core::tpm::{PcrBank, PcrIndex};
 
 use crate::error::faults;
@@ -164,6 +165,39 @@ faults! {
             /// The nonce in the file.
             found: Nonce,
         } => Builder, "the proof answers the nonce {found}, not the {expected} that was asked for", "this is another proof than the one that was asked for, perhaps an older one; ask for a fresh one";
+        /// Parts of a TPM's quote stand beside an attestation document, which has no use for them.
+        BesideDocument {
+            /// Which part.
+            what: &'static str,
+        } => File, "the quote is an attestation document, and beside it there is {what}: the document has its own, and nothing covers another", "do not believe this proof: nobody who makes one from a document writes that into it";
+        /// The tag of a `COSE_Sign1` stands before an attestation document.
+        TaggedDocument {} => File, "the attestation document begins with the tag of a COSE_Sign1 (d2), which nothing signs: proofs have it without", "get the proof again from whoever published it";
+        /// The values are shown as those of another bank than a document has.
+        DocumentBank {
+            /// The bank that the file shows.
+            found: PcrBank,
+        } => Builder, "the attestation document has PCRs of the bank sha384, and is shown as one over the bank {found}", "do not believe this proof: values of one bank are shown as those of another";
+        /// A PCR has another value than in the document.
+        DocumentPcr {
+            /// Which PCR.
+            pcr: PcrIndex,
+            /// What the document has, hexadecimal.
+            expected: String,
+            /// What the file shows, hexadecimal.
+            found: String,
+        } => Builder, "PCR {pcr} is shown as {found}; the attestation document has {expected}", "do not believe this proof: PCR values were altered, or belong to another document";
+        /// The document has something that the guest chose, beside the nonce.
+        GuestData {
+            /// The name of the field.
+            field: &'static str,
+        } => Builder, "the attestation document has `{field}`, which the documents in proofs do not have", "do not believe this proof: the document was asked for by something else than aicert, for another purpose";
+        /// The document was made before the job.
+        DocumentTooEarly {
+            /// When the job was opened, by the machine's clock.
+            expected: Timestamp,
+            /// When the document was made.
+            found: Timestamp,
+        } => Builder, "the attestation document was made at {found}, before the job was opened at {expected} by the machine's own clock", "do not believe what this proof says about times; run the job again on a machine whose clock is right";
         /// The log does not say in which boot it was opened.
         NotOpened {} => File, "the log does not begin with `job_opened`, so that it is not known which boot of the TPM it belongs to", "get the proof again from whoever published it";
         /// The TPM was reset between the opening of the log and the quote.

@@ -3,8 +3,7 @@
 use aicert_core::attestation::{Attestation, attestation_qualifying_data};
 use aicert_core::digest::{Nonce, TlsKeyDigest};
 
-use super::{AuthenticQuote, BoundQuote};
-use crate::attest::Attest;
+use super::{AuthenticQuote, BoundQuote, Statement};
 use crate::attestation::AttestationFault;
 
 /// What an attestation says that it is about.
@@ -58,7 +57,7 @@ impl AuthenticQuote {
         tls_key: &TlsKeyDigest,
         nonce: &Nonce,
     ) -> Result<BoundQuote<SessionBinding>, Vec<AttestationFault>> {
-        let faults = inspect_session(&self.attest, claims, tls_key, nonce);
+        let faults = inspect_session(self.statement(), claims, tls_key, nonce);
         if faults.is_empty() {
             let to = SessionBinding {
                 tls_key: *tls_key,
@@ -71,21 +70,9 @@ impl AuthenticQuote {
     }
 }
 
-/// As [`inspect_session`], for a quote that may not even be readable.
-pub(crate) fn inspect_unproven_session(
-    attest: &[u8],
-    claims: &SessionClaims,
-    tls_key: &TlsKeyDigest,
-    nonce: &Nonce,
-) -> Vec<AttestationFault> {
-    Attest::parse(attest).map_or(Vec::new(), |attest| {
-        inspect_session(&attest, claims, tls_key, nonce)
-    })
-}
-
 /// Nothing is wrong exactly when the claims are the key and the nonce, and the qualifying data follows from them.
-fn inspect_session(
-    attest: &Attest,
+pub(crate) fn inspect_session(
+    statement: Statement<'_>,
     claims: &SessionClaims,
     tls_key: &TlsKeyDigest,
     nonce: &Nonce,
@@ -104,14 +91,15 @@ fn inspect_session(
         });
     }
     let expected = attestation_qualifying_data(&claims.tls_key, &claims.nonce);
-    if attest.extra_data.is_empty() {
+    let found = statement.qualifying_data();
+    if found.is_empty() {
         faults.push(AttestationFault::NothingBound {
             expected: hex::encode(expected),
         });
-    } else if attest.extra_data != expected {
+    } else if found != expected {
         faults.push(AttestationFault::QualifyingData {
             expected: hex::encode(expected),
-            found: hex::encode(&attest.extra_data),
+            found: hex::encode(found),
         });
     }
     faults

@@ -1,7 +1,8 @@
 //! Machines that may be trusted.
 
-use aicert_core::certificate::PlatformKind;
+use aicert_core::certificate::{Base64, PlatformKind};
 use aicert_verify::TrustAnchors;
+use aicert_verify::attestation::AttestedSigner;
 use aicert_verify::boot::Firmware;
 use aicert_verify::chain::Pool;
 use aicert_verify::policy::Policy;
@@ -25,13 +26,11 @@ fn a_machine_that_booted_the_released_image_is_trusted() {
     assert_eq!((verified.tls_key(), verified.nonce()), (&TLS_KEY, &NONCE));
     assert_eq!(verified.verified_at(), now());
     let clock = Recipe::default().clock;
-    assert_eq!(verified.clock(), clock);
-    let boot = verified.attested_boot();
-    assert_eq!(boot.clock, clock);
-    assert_eq!(
-        boot.attestation_key.0,
-        ecc_public(&key("ak"), AK_ATTRIBUTES, 0x000b)
-    );
+    let signer = AttestedSigner::Key {
+        attestation_key: Base64(ecc_public(&key("ak"), AK_ATTRIBUTES, 0x000b)),
+        clock,
+    };
+    assert_eq!(verified.attested_boot().signer, signer);
 }
 
 #[test]

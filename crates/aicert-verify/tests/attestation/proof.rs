@@ -3,7 +3,7 @@
 use aicert_core::certificate::Certificate;
 use aicert_core::digest::BootLogDigest;
 use aicert_core::tpm::TpmClock;
-use aicert_verify::attestation::{AttestationFault as Fault, AttestedBoot};
+use aicert_verify::attestation::{AttestationFault as Fault, AttestedBoot, AttestedSigner};
 use aicert_verify::{Cause, Verified};
 
 use crate::answer::*;
@@ -53,7 +53,9 @@ fn the_proof_of_another_machine_is_refused() {
         "the machine that was attested has"
     );
     let mut unreadable = attested();
-    unreadable.attestation_key.0.clear();
+    if let AttestedSigner::Key { attestation_key, .. } = &mut unreadable.signer {
+        attestation_key.0.clear();
+    }
     refused!(
         unreadable.check_proof(&proof(&recipe(&honest_boot()))),
         Cause::Attestation(Fault::ProofOfOtherKey { .. }),
