@@ -7,7 +7,8 @@ use crate::digest::ClientDigest;
 use crate::progress::Progress;
 use crate::runtime::JobId;
 
-fn request(job: &JobId) -> MachineRequest {
+/// What the suite asks for: a machine of the default kind, for somebody.
+pub fn request(job: &JobId) -> MachineRequest {
     MachineRequest {
         job: job.clone(),
         instance_type: None,
