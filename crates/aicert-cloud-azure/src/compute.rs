@@ -1,0 +1,295 @@
+//! The virtual machine of a job.
+
+use aicert_core::spec::AzureMachine;
+use azure_mgmt_compute::models::{
+    self, BillingProfile, BootDiagnostics, DiagnosticsProfile, HardwareProfile, ImageReference,
+    ManagedDiskParameters, NetworkInterfaceReference, NetworkInterfaceReferenceProperties, NetworkProfile,
+    OsDisk, Resource, SecurityProfile, StorageProfile, SubResource, UefiSettings, VirtualMachine,
+    VirtualMachineProperties, VmDiskSecurityProfile,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+use url::Url;
+
+use crate::arm::{Arm, AsyncAgain, read};
+use crate::error::Failure;
+use crate::network::Place;
+use crate::transport::{Reply, checked};
+
+pub(crate) const MACHINES: &str = "Microsoft.Compute/virtualMachines";
+
+/// A machine that is there, as far as it is of interest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) size: String,
+    /// How far it has been made.
+    pub(crate) state: String,
+    /// What it was told.
+    pub(crate) user_data: Option<String>,
+    /// Whether it runs; nothing while that is not known yet.
+    pub(crate) power: Option<String>,
+}
+
+impl Found {
+    /// Whether it runs, or will.
+    pub(crate) fn runs(&self) -> bool {
+        match self.power.as_deref() {
+            Some("running" | "starting" | "unknown") => true,
+            Some(_) => false,
+            None => !matches!(
+                self.state.to_ascii_lowercase().as_str(),
+                "failed" | "deleting" | "canceled"
+            ),
+        }
+    }
+}
+
+/// The id of a version of an image of a gallery: what machines can be made from.
+pub(crate) fn parse_image(id: &str) -> Result<(), Failure> {
+    let parts: Vec<&str> = id.split('/').collect();
+    let fixed = |at: usize, name: &str| parts.get(at).is_some_and(|part| part.eq_ignore_ascii_case(name));
+    let named = |at: usize| {
+        parts.get(at).is_some_and(|part| {
+            matches!(part.len(), 1..=90)
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '(' | ')'))
+        })
+    };
+    let valid = parts.len() == 13
+        && fixed(0, "")
+        && fixed(1, "subscriptions")
+        && fixed(3, "resourceGroups")
+        && fixed(5, "providers")
+        && fixed(6, "Microsoft.Compute")
+        && fixed(7, "galleries")
+        && fixed(9, "images")
+        && fixed(11, "versions")
+        && [2, 4, 8, 10, 12].into_iter().all(named);
+    if valid {
+        Ok(())
+    } else {
+        Err(Failure::Unsupported {
+            what: format!("{:?} is no image of Azure's", id.chars().take(300).collect::<String>()),
+            advice: "`image` is what `aicert image publish` prints: /subscriptions/…/resourceGroups/…/providers/Microsoft.Compute/\
+                     galleries/…/images/…/versions/…"
+                .into(),
+        })
+    }
+}
+
+/// What a machine is made of.
+pub(crate) fn machine(
+    spec: &AzureMachine,
+    place: Place<'_>,
+    size: &str,
+    interface: &str,
+    user_data: &str,
+) -> Result<VirtualMachine, Failure> {
+    use models::network_interface_reference_properties::DeleteOption as InterfaceDeleteOption;
+    use models::os_disk::OsType;
+    use models::security_profile::SecurityType;
+    use models::vm_disk_security_profile::SecurityEncryptionType;
+    let gib = i32::try_from(spec.machine.disk.div_ceil(1 << 30)).map_err(|_| Failure::Unsupported {
+        what: format!("no disk of Azure's has {} bytes", spec.machine.disk),
+        advice: "choose a smaller `disk`".into(),
+    })?;
+    let resource = |id: String| SubResource { id: Some(id) };
+    let mut disk = OsDisk::new(models::CreateOption::FromImage);
+    disk.os_type = Some(OsType::Linux);
+    disk.disk_size_gb = Some(gib);
+    disk.delete_option = Some(models::DeleteOption::Delete);
+    disk.managed_disk = Some(ManagedDiskParameters {
+        storage_account_type: Some(models::StorageAccountType::PremiumLrs),
+        security_profile: spec.confidential.then(|| VmDiskSecurityProfile {
+            // What is written to the disk is encrypted by the machine itself, with a key that nobody keeps.
+            security_encryption_type: Some(SecurityEncryptionType::VmGuestStateOnly),
+            ..VmDiskSecurityProfile::default()
+        }),
+        ..ManagedDiskParameters::default()
+    });
+    let mut properties = VirtualMachineProperties::new();
+    properties.hardware_profile = Some(HardwareProfile {
+        vm_size: Some(models::hardware_profile::VmSize::UnknownValue(size.into())),
+        ..HardwareProfile::default()
+    });
+    // No profile of the operating system: the image is specialized. There is no agent, no user, and no key.
+    properties.storage_profile = Some(StorageProfile {
+        image_reference: Some(ImageReference {
+            sub_resource: resource(spec.machine.image.clone()),
+            ..ImageReference::default()
+        }),
+        os_disk: Some(disk),
+        ..StorageProfile::default()
+    });
+    properties.security_profile = Some(SecurityProfile {
+        security_type: Some(if spec.confidential {
+            SecurityType::ConfidentialVm
+        } else {
+            SecurityType::TrustedLaunch
+        }),
+        uefi_settings: Some(UefiSettings {
+            secure_boot_enabled: Some(true),
+            v_tpm_enabled: Some(true),
+        }),
+        ..SecurityProfile::default()
+    });
+    properties.network_profile = Some(NetworkProfile {
+        network_interfaces: vec![NetworkInterfaceReference {
+            sub_resource: resource(interface.into()),
+            properties: Some(NetworkInterfaceReferenceProperties {
+                primary: Some(true),
+                delete_option: Some(InterfaceDeleteOption::Delete),
+            }),
+        }],
+        ..NetworkProfile::default()
+    });
+    properties.diagnostics_profile = Some(DiagnosticsProfile {
+        boot_diagnostics: Some(BootDiagnostics {
+            enabled: Some(true),
+            storage_uri: None,
+        }),
+    });
+    if spec.machine.spot {
+        properties.priority = Some(models::Priority::Spot);
+        properties.eviction_policy = Some(models::EvictionPolicy::Delete);
+        // At most the usual price.
+        properties.billing_profile = Some(BillingProfile {
+            max_price: Some(-1.0),
+        });
+    }
+    properties.user_data = Some(BASE64.encode(user_data));
+    let mut resource = Resource::new(place.region.into());
+    resource.tags = Some(place.tags.clone());
+    let mut machine = VirtualMachine::new(resource);
+    machine.properties = Some(properties);
+    Ok(machine)
+}
+
+/// Makes the machine, and waits until it has been started. One that is there is never changed.
+pub(crate) async fn create(arm: &Arm, name: &str, machine: &VirtualMachine) -> Result<(), Failure> {
+    let what = "the machine";
+    let reply = arm
+        .generated(what, || {
+            arm.compute
+                .virtual_machines_client()
+                .create_or_update(name, name, machine.clone(), &arm.subscription)
+                .if_none_match("*")
+                .send()
+        })
+        .await;
+    let reply = match reply {
+        // The answer to the same request before this one was lost on the way.
+        Err(Failure::Refused(refusal)) if refusal.status == 412 => get(arm, name).await?,
+        other => other?,
+    };
+    arm.finish(what, reply, Some(&Again(arm, name))).await?;
+    Ok(())
+}
+
+struct Again<'a>(&'a Arm, &'a str);
+
+#[async_trait::async_trait]
+impl AsyncAgain for Again<'_> {
+    async fn ask(&self) -> Result<Reply, Failure> {
+        get(self.0, self.1).await
+    }
+}
+
+async fn get(arm: &Arm, name: &str) -> Result<Reply, Failure> {
+    arm.generated("GET the machine", || {
+        arm.compute
+            .virtual_machines_client()
+            .get(name, name, &arm.subscription)
+            .send()
+    })
+    .await
+}
+
+/// The machine of a job, if there is one; with what it was told, or with whether it runs.
+pub(crate) async fn find(arm: &Arm, name: &str, expand: &str) -> Result<Option<Found>, Failure> {
+    let reply = arm
+        .generated("GET the machine", || {
+            arm.compute
+                .virtual_machines_client()
+                .get(name, name, &arm.subscription)
+                .expand(expand)
+                .send()
+        })
+        .await;
+    let reply = match reply {
+        Err(failure) if failure.is_not_found() => return Ok(None),
+        other => other?,
+    };
+    let machine: Value = read("GET the machine", &reply)?;
+    let text = |path: &str| machine.pointer(path).and_then(Value::as_str).map(str::to_owned);
+    let power = machine
+        .pointer("/properties/instanceView/statuses")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|status| status.get("code")?.as_str()?.strip_prefix("PowerState/"))
+        .next_back()
+        .map(str::to_owned);
+    Ok(Some(Found {
+        size: text("/properties/hardwareProfile/vmSize").unwrap_or_else(|| "unknown".into()),
+        state: text("/properties/provisioningState").unwrap_or_default(),
+        user_data: text("/properties/userData"),
+        power,
+    }))
+}
+
+/// How much of a console is read. Azure keeps about a MiB.
+const CONSOLE_LIMIT: usize = 16 << 20;
+
+/// What the machine wrote to its serial port, as Azure keeps it.
+pub(crate) async fn console(arm: &Arm, name: &str) -> Result<Vec<u8>, Failure> {
+    let what = "POST retrieveBootDiagnosticsData";
+    let reply = arm
+        .generated(what, || {
+            arm.compute
+                .virtual_machines_client()
+                .retrieve_boot_diagnostics_data(name, name, &arm.subscription)
+                .send()
+        })
+        .await;
+    let reply = match reply {
+        Err(failure) if nothing_yet(&failure) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let data: models::RetrieveBootDiagnosticsDataResult = read(what, &reply)?;
+    let Some(address) = data.serial_console_log_blob_uri else {
+        return Ok(Vec::new());
+    };
+    let url = Url::parse(&address).map_err(|_| Failure::Unexpected {
+        request: what.into(),
+        why: "the address of the console is none".into(),
+    })?;
+    let reply = arm
+        .patience
+        .request
+        .retry(|| async {
+            // The address has what it needs to be let in.
+            let reply = arm
+                .http
+                .send(Method::GET, &url, HeaderMap::new(), Bytes::new())
+                .await?;
+            checked("GET the console".into(), reply)
+        })
+        .await
+        .map_err(Failure::waiting("GET the console"));
+    match reply {
+        Err(failure) if failure.is_not_found() => Ok(Vec::new()),
+        Err(failure) => Err(failure),
+        Ok(reply) => Ok(reply.body[reply.body.len().saturating_sub(CONSOLE_LIMIT)..].to_vec()),
+    }
+}
+
+/// A machine that is not there, or has not been started, has written nothing.
+fn nothing_yet(failure: &Failure) -> bool {
+    failure.is_not_found() || matches!(failure, Failure::Refused(refusal) if refusal.status == 409)
+}
