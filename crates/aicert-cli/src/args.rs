@@ -12,7 +12,9 @@ pub(crate) use experts::{
     EventlogArgs, ImageArgs, ImageBuildArgs, ImageCommand, ImageVerifyArgs, MeasureArgs, NitroArgs,
     NitroCommand, NitroVerifyArgs, QuoteArgs, QuoteCommand, QuoteVerifyArgs, RecipeArgs,
 };
-pub(crate) use machines::{AttachArgs, DestroyArgs, LogsArgs, MachinesArgs, MachinesCommand};
+pub(crate) use machines::{
+    AttachArgs, DestroyArgs, ListArgs, LogsArgs, MachinesArgs, MachinesCommand, WhereElse,
+};
 
 const EXIT_CODES: &str = "Exit codes:
   0    it holds; the job succeeded and its proof was written

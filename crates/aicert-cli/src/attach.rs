@@ -6,7 +6,9 @@ use aicert_client::Identity;
 use aicert_core::cloud::CloudProvider;
 use aicert_core::runtime::JobId;
 use aicert_core::secret::Secret;
+use aicert_core::spec::JobSpec;
 
+use crate::access;
 use crate::args::AttachArgs;
 use crate::backends;
 use crate::deliver::Delivery;
@@ -29,7 +31,7 @@ pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Fail
     block_on(async {
         let mut signals = Signals::listen()?;
         let state = State::from_environment()?;
-        let fleet = Fleet::of(state.clone());
+        let fleet = Fleet::of(state.clone(), None);
         let Survey {
             mut entries,
             failures,
@@ -57,7 +59,20 @@ pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Fail
             return delivered(run, &fleet, entry, terminal).await;
         }
         redirect(&mut run, args)?;
-        let (provider, identity, trust) = (provider(&run, &fleet, &state)?, identity(&run)?, trust(&run)?);
+        let configuration = unmade(&run)?;
+        let cloud = configuration.as_ref().and_then(|spec| spec.machine.cloud());
+        if let Some(cloud) = cloud.filter(|_| entry.state == MachineState::Running) {
+            // This may be another network than the one that the job was begun from.
+            let access = access::networks(&cloud.access).await?;
+            let access = access.iter().map(ToString::to_string).collect();
+            run.update(|record| record.access = access)
+                .map_err(|error| Failure::of(&error))?;
+        }
+        let (provider, identity, trust) = (
+            provider(&run, configuration.as_ref(), &fleet, &state)?,
+            identity(&run)?,
+            trust(&run)?,
+        );
         let (progress, renderer) = Renderer::start(terminal, tokio::runtime::Handle::current());
         let errand = Errand {
             provider,
@@ -137,15 +152,30 @@ fn redirect(run: &mut Run, args: &AttachArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::of(&error))
 }
 
-/// Who has the machine. Before it is known which one that is, it is made again, as the configuration says.
-fn provider(run: &Run, fleet: &Fleet, state: &State) -> Result<Arc<dyn CloudProvider>, Failure> {
-    let record = run.record();
-    if record.phase > Phase::Prepared {
-        return fleet.provider(&record.provider).cloned();
+/// The configuration of a job of which it is not known whether it has a machine: that is made again, as it says.
+fn unmade(run: &Run) -> Result<Option<JobSpec>, Failure> {
+    if run.record().phase > Phase::Prepared {
+        return Ok(None);
     }
-    let configuration = &record.configuration;
-    let spec = parse_configuration(&text(run, CONFIGURATION)?, configuration, configuration)?;
-    backends::provider(&spec.machine, state)
+    let configuration = &run.record().configuration;
+    parse_configuration(&text(run, CONFIGURATION)?, configuration, configuration).map(Some)
+}
+
+/// Who has the machine, or makes it.
+fn provider(
+    run: &Run,
+    configuration: Option<&JobSpec>,
+    fleet: &Fleet,
+    state: &State,
+) -> Result<Arc<dyn CloudProvider>, Failure> {
+    let place = run
+        .record()
+        .place()
+        .ok_or_else(|| Failure::new(Exit::DoesNotHold, "the record does not say where the machine is"))?;
+    match configuration {
+        Some(spec) => backends::provider(&spec.machine, &place, state),
+        None => fleet.provider(&place).cloned(),
+    }
 }
 
 fn identity(run: &Run) -> Result<Identity, Failure> {

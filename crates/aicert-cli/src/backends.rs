@@ -1,17 +1,19 @@
 //! The only place that names implementations, each behind a feature.
 
+mod clouds;
+mod machines;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use aicert_core::certificate::PlatformKind;
-use aicert_core::cloud::CloudProvider;
 use aicert_core::input::InputSource;
 use aicert_core::runtime::Runtime;
-use aicert_core::spec::{LocalTpm, MachineSpec};
+use aicert_core::spec::LocalTpm;
 use aicert_core::tpm::{TpmBackend, TpmError};
 
+pub(crate) use self::machines::{Provider, only_places, provider, provider_at};
 use crate::error::Failure;
-use crate::state::State;
 
 /// A TPM to run a job with.
 pub(crate) struct Tpm {
@@ -46,37 +48,6 @@ pub(crate) fn runtime(_: &Path) -> Result<Arc<dyn Runtime>, Failure> {
     Err(not_built_in("run jobs with Docker", "docker"))
 }
 
-/// A provider, or why it cannot be used.
-pub(crate) type Provider = Result<Arc<dyn CloudProvider>, Failure>;
-
-/// Every provider that machines of this user can be at, but for this machine, with the value of `provider` in the
-/// configuration.
-#[cfg_attr(
-    not(feature = "qemu"),
-    expect(unused_variables, reason = "there is no provider with a folder of its own")
-)]
-pub(crate) fn providers(state: &State) -> Vec<(&'static str, Provider)> {
-    vec![
-        #[cfg(feature = "qemu")]
-        (qemu::FOLDER, qemu::provider(state, None)),
-    ]
-}
-
-/// The provider that makes machines like this.
-#[cfg_attr(
-    not(feature = "qemu"),
-    expect(unused_variables, reason = "there is no provider with a folder of its own")
-)]
-pub(crate) fn provider(machine: &MachineSpec, state: &State) -> Provider {
-    match machine {
-        #[cfg(feature = "qemu")]
-        MachineSpec::Qemu(machine) => qemu::provider(state, Some(machine)),
-        #[cfg(not(feature = "qemu"))]
-        MachineSpec::Qemu(_) => Err(not_built_in("make machines in QEMU", "qemu")),
-        _ => Err(Failure::misuse("this build knows no such machine")),
-    }
-}
-
 /// Says why a machine has ended, as far as its console tells.
 pub(crate) fn explain_end(console: &str) -> Option<String> {
     #[cfg(feature = "qemu")]
@@ -85,26 +56,6 @@ pub(crate) fn explain_end(console: &str) -> Option<String> {
     {
         let _ = console;
         None
-    }
-}
-
-#[cfg(feature = "qemu")]
-mod qemu {
-    use aicert_cloud_qemu::{QemuConfig, QemuProvider};
-    use aicert_core::spec::QemuMachine;
-
-    use super::{Arc, Failure, Provider, State};
-
-    /// Its name, and that of the folder of its machines in the state folder.
-    pub(super) const FOLDER: &str = "qemu";
-
-    pub(super) fn provider(state: &State, machine: Option<&QemuMachine>) -> Provider {
-        let mut config = QemuConfig::new(state.folder.join(FOLDER));
-        if let Some(machine) = machine {
-            config = config.with_machine(machine.clone());
-        }
-        let provider = QemuProvider::new(config).map_err(|error| Failure::of(&error))?;
-        Ok(Arc::new(provider))
     }
 }
 

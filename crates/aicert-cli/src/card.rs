@@ -410,6 +410,19 @@ pub(crate) fn seconds(milliseconds: u64) -> String {
 }
 
 /// A command as one could type it; no shell ever sees it.
+/// A time span, in the units that the configuration has.
+pub(crate) fn span(seconds: u64) -> String {
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')];
+    let (mut rest, mut text) = (seconds, String::new());
+    for (length, unit) in units {
+        if rest >= length {
+            text += &format!("{}{unit}", rest / length);
+            rest %= length;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 pub(crate) fn shown_command(command: &[String]) -> String {
     let quoted = command.iter().map(|argument| {
         let plain = !argument.is_empty()

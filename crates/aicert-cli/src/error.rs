@@ -83,6 +83,13 @@ impl Failure {
         self.with_causes_of(cause)
     }
 
+    /// Adds a cause that is no error of its own.
+    #[must_use]
+    pub(crate) fn caused_by(mut self, cause: impl AsRef<str>) -> Self {
+        self.causes.push(one_line(cause.as_ref()));
+        self
+    }
+
     /// Adds the causes of an error whose own text is in the message.
     #[must_use]
     pub(crate) fn with_causes_of(mut self, error: &dyn std::error::Error) -> Self {

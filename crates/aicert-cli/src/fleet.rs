@@ -1,27 +1,34 @@
-//! All machines of this user, whoever provides them, and the jobs that they are for.
+//! All machines of this user, wherever they are, and the jobs that they are for.
 
 mod entry;
+mod site;
 
 use std::sync::Arc;
 
-use aicert_core::cloud::{CloudProvider, MachineId, MachineRecord};
+use aicert_core::cloud::{CloudProvider, MachineId};
 use aicert_core::runtime::JobId;
+use futures_util::future::join_all;
 
 pub(crate) use self::entry::{Entry, MachineState};
 use self::entry::{local_entry, machine_entry, run_entry};
-use crate::backends::{self, Provider};
+use self::site::{Found, Site, sites};
+use crate::backends;
 use crate::error::{Exit, Failure};
 use crate::local::{LOCAL, LocalProvider, Purpose};
+use crate::place::{Place, Places};
 use crate::recover;
 use crate::remote::record::{Known, Runs, Take};
 use crate::state::State;
 
-/// The providers, and the records of this user.
+/// The places where machines of this user can be, and the records of this user.
 pub(crate) struct Fleet {
     state: State,
     local: Result<LocalProvider, Failure>,
-    remote: Vec<(&'static str, Provider)>,
+    sites: Vec<Site>,
+    /// Why there may be more of them.
+    unknown_sites: Vec<Failure>,
     runs: Runs,
+    places: Places,
 }
 
 /// What there is, as far as it could be looked at: what is wrong with one provider hides nothing of another.
@@ -51,26 +58,65 @@ pub(crate) enum Removed {
     Record,
 }
 
+/// A machine that is to be removed.
+struct Doomed<'a> {
+    provider: &'a Arc<dyn CloudProvider>,
+    machine: MachineId,
+    in_use: Option<bool>,
+    /// Whether the provider has shown it; what was made just now may not show yet.
+    listed: bool,
+}
+
 impl Fleet {
-    pub(crate) fn of(state: State) -> Self {
+    /// All places that are known to `state`, and another one, for whoever names one.
+    pub(crate) fn of(state: State, other: Option<&Place>) -> Self {
+        let (runs, places) = (Runs::of(&state), Places::of(&state));
+        let (sites, unknown_sites) = sites(&state, &runs, &places, other);
         Self {
             local: LocalProvider::new(&state.folder, Purpose::default()).map_err(|error| Failure::of(&error)),
-            remote: backends::providers(&state),
-            runs: Runs::of(&state),
+            sites,
+            unknown_sites,
+            runs,
+            places,
             state,
         }
     }
 
-    /// The provider of that name.
-    pub(crate) fn provider(&self, name: &str) -> Result<&Arc<dyn CloudProvider>, Failure> {
-        match self.remote.iter().find(|(known, _)| *known == name) {
-            Some((_, provider)) => provider.as_ref().map_err(Failure::clone),
-            None => Err(no_provider(name)),
-        }
+    /// The provider that looks after a place.
+    pub(crate) fn provider(&self, place: &Place) -> Result<&Arc<dyn CloudProvider>, Failure> {
+        self.site(place)?.provider()
+    }
+
+    fn site(&self, place: &Place) -> Result<&Site, Failure> {
+        let mut sites = self.sites.iter();
+        sites
+            .find(|site| site.place == *place)
+            .ok_or_else(|| no_provider(&place.provider))
+    }
+
+    /// The place of an entry, among those that are known.
+    fn site_of(&self, entry: &Entry) -> Result<&Site, Failure> {
+        let is_there = |site: &&Site| {
+            let place = &site.place;
+            let owner = place.owner().map(aicert_cloud_common::Owner::as_str);
+            place.provider == entry.provider
+                && place.name() == entry.place.as_deref()
+                && owner == entry.owner.as_deref()
+        };
+        let mut sites = self.sites.iter();
+        sites.find(is_there).ok_or_else(|| no_provider(&entry.provider))
     }
 
     pub(crate) fn runs(&self) -> &Runs {
         &self.runs
+    }
+
+    /// The places in clouds that are asked.
+    pub(crate) fn places_in_clouds(&self) -> impl Iterator<Item = &Place> {
+        self.sites
+            .iter()
+            .map(|site| &site.place)
+            .filter(|place| place.is_cloud())
     }
 
     /// Everything there is.
@@ -103,11 +149,14 @@ impl Fleet {
             }
         };
         let unrecorded = survey.failures.first().map(|failure| failure.message.clone());
-        for (name, provider) in &self.remote {
-            let (provider, machines) = match machines_of(provider).await {
-                Ok(listed) => listed,
+        survey.failures.extend(self.unknown_sites.iter().cloned());
+        // All at once: a place that does not answer holds up no other.
+        let asked = join_all(self.sites.iter().map(Site::machines)).await;
+        for (site, found) in self.sites.iter().zip(asked) {
+            let machines = match found {
+                Ok(machines) => machines,
                 Err(failure) => {
-                    let silent = |run: &Known| run.record.as_ref().is_ok_and(|it| it.provider == *name);
+                    let silent = |run: &Known| run.is_at(&site.place);
                     let silent = runs.extract_if(.., |run| silent(run));
                     survey
                         .entries
@@ -116,23 +165,25 @@ impl Fleet {
                     continue;
                 }
             };
-            for machine in machines {
+            if machines.is_empty() && !runs.iter().any(|run| run.is_at(&site.place)) {
+                self.places.forget_if_quiet(&site.place);
+            }
+            for Found { machine, running } in machines {
                 let at = runs.iter().position(|run| run.job == machine.job);
                 // It may have been made since.
                 let run = at.map_or_else(|| self.runs.known(&machine.job), |at| Some(runs.swap_remove(at)));
-                let running = provider.is_running(&machine.id).await;
-                let running = running.map_err(|error| error.message().to_owned());
-                let mut entry = machine_entry(name, machine, running, run);
+                let mut entry = machine_entry(&site.place, machine, running, run);
                 if entry.phase.is_none() {
                     entry.problem = entry.problem.or_else(|| unrecorded.clone());
                 }
                 survey.entries.push(entry);
             }
         }
-        let known = |name: &str| self.remote.iter().any(|(known, _)| *known == name);
         survey.entries.extend(runs.into_iter().map(|run| {
             let unknown = match &run.record {
-                Ok(record) if !known(&record.provider) => Some(no_provider(&record.provider).message),
+                Ok(record) if !self.sites.iter().any(|site| run.is_at(&site.place)) => {
+                    Some(no_provider(&record.provider).message)
+                }
                 _ => None,
             };
             run_entry(run, unknown.as_deref())
@@ -180,7 +231,7 @@ impl Fleet {
                 ),
             });
         };
-        let provider = self.provider(&entry.provider)?;
+        let provider = self.site_of(entry)?.provider()?;
         provider
             .console_log(machine)
             .await
@@ -192,7 +243,7 @@ impl Fleet {
         let Some(machine) = &entry.machine else {
             return Ok(false);
         };
-        let provider = self.provider(&entry.provider)?;
+        let provider = self.site_of(entry)?.provider()?;
         provider
             .is_running(machine)
             .await
@@ -224,26 +275,28 @@ impl Fleet {
             (Err(problem), InUse::Refuse) => return Err(problem),
             (Err(_), InUse::Destroy) => self.machines_anywhere(&entry.job).await,
         };
-        for (provider, machine) in &machines {
-            if matches!(taken, Take::Gone) && machine.in_use == Some(true) && in_use == InUse::Refuse {
+        for doomed in &machines {
+            if matches!(taken, Take::Gone) && doomed.in_use == Some(true) && in_use == InUse::Refuse {
                 return Err(
                     followed(&entry.job, None).help("destroy the machine all the same with `--force`")
                 );
             }
-            provider
-                .destroy(&machine.id)
+            doomed
+                .provider
+                .destroy(&doomed.machine)
                 .await
                 .map_err(|error| Failure::of(&error))?;
         }
-        let removed = match machines[..] {
-            [] => Removed::Record,
-            _ => Removed::Machine,
+        let removed = if machines.iter().any(|doomed| doomed.listed) {
+            Removed::Machine
+        } else {
+            Removed::Record
         };
         let forgotten = match taken {
             Take::Run(run) => run.forget(),
             Take::Unreadable(run) => run.forget(),
             Take::Gone => Ok(()),
-            Take::Held { process } if machines.is_empty() => {
+            Take::Held { process } if removed == Removed::Record => {
                 let mut failure = followed(&entry.job, process);
                 failure
                     .message
@@ -257,39 +310,65 @@ impl Fleet {
         Ok(removed)
     }
 
-    /// The machines of a job at the provider that its record names.
-    async fn machines_of(
-        &self,
-        entry: &Entry,
-        taken: &Take,
-    ) -> Result<Vec<(&Arc<dyn CloudProvider>, MachineRecord)>, Failure> {
-        let name = match taken {
-            Take::Run(run) => &run.record().provider,
-            _ => &entry.provider,
+    /// The machines of a job at the place that its record names.
+    async fn machines_of<'a>(&'a self, entry: &Entry, taken: &Take) -> Result<Vec<Doomed<'a>>, Failure> {
+        let site = match taken {
+            Take::Run(run) => match run.record().place() {
+                Some(place) => self.site(&place),
+                None => Err(no_provider(&run.record().provider)),
+            },
+            _ => self.site_of(entry),
         };
-        let listed = match self.remote.iter().find(|(known, _)| known == name) {
-            Some((_, provider)) => machines_of(provider).await,
-            None => Err(no_provider(name)),
+        let listed = match site {
+            Ok(site) => site.list().await.map(|machines| (site, machines)),
+            Err(failure) => Err(failure),
         };
-        let listed = listed.map(|(provider, machines)| of_job(provider, machines, &entry.job));
-        listed.map_err(|failure| match (taken, &entry.machine) {
+        let (site, mut machines) = listed.map_err(|failure| match (taken, &entry.machine) {
             // Then there is no name of a provider.
             (Take::Unreadable(run), None) => unknown(entry, &run.why).help(BY_FORCE),
             _ => unknown(entry, &failure.message)
                 .maybe_help(failure.help)
                 .more_help(BY_FORCE.into()),
-        })
+        })?;
+        let provider = site.provider()?;
+        machines.retain(|machine| machine.job == entry.job);
+        let mut doomed: Vec<_> = machines
+            .into_iter()
+            .map(|machine| Doomed {
+                provider,
+                machine: machine.id,
+                in_use: machine.in_use,
+                listed: true,
+            })
+            .collect();
+        if doomed.is_empty() && site.place.is_cloud() {
+            doomed.push(Doomed {
+                provider,
+                machine: MachineId(entry.job.to_string()),
+                in_use: None,
+                listed: false,
+            });
+        }
+        Ok(doomed)
     }
 
-    /// The machines of a job at all providers that can be asked.
-    async fn machines_anywhere(&self, job: &JobId) -> Vec<(&Arc<dyn CloudProvider>, MachineRecord)> {
-        let mut machines = Vec::new();
-        for (_, provider) in &self.remote {
-            if let Ok((provider, listed)) = machines_of(provider).await {
-                machines.extend(of_job(provider, listed, job));
-            }
+    /// The machines of a job at all places that can be asked.
+    async fn machines_anywhere<'a>(&'a self, job: &JobId) -> Vec<Doomed<'a>> {
+        let asked = join_all(self.sites.iter().map(Site::list)).await;
+        let mut doomed = Vec::new();
+        for (site, machines) in self.sites.iter().zip(asked) {
+            let (Ok(provider), Ok(machines)) = (site.provider(), machines) else {
+                continue;
+            };
+            let of_job = machines.into_iter().filter(|machine| machine.job == *job);
+            doomed.extend(of_job.map(|machine| Doomed {
+                provider,
+                machine: machine.id,
+                in_use: machine.in_use,
+                listed: true,
+            }));
         }
-        machines
+        doomed
     }
 
     async fn destroy_local(&self, entry: &Entry) -> Result<(), Failure> {
@@ -329,21 +408,4 @@ fn unknown(entry: &Entry, problem: &str) -> Failure {
             entry.job
         ),
     )
-}
-
-/// Asks a provider for all its machines.
-async fn machines_of(provider: &Provider) -> Result<(&Arc<dyn CloudProvider>, Vec<MachineRecord>), Failure> {
-    let provider = provider.as_ref().map_err(Failure::clone)?;
-    let machines = provider.list().await.map_err(|error| Failure::of(&error))?;
-    Ok((provider, machines))
-}
-
-/// Those of a job, each with its provider.
-fn of_job<'a>(
-    provider: &'a Arc<dyn CloudProvider>,
-    mut machines: Vec<MachineRecord>,
-    job: &JobId,
-) -> Vec<(&'a Arc<dyn CloudProvider>, MachineRecord)> {
-    machines.retain(|machine| machine.job == *job);
-    machines.into_iter().map(|machine| (provider, machine)).collect()
 }

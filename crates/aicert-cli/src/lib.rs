@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
 mod args;
 mod attach;
 mod backends;
@@ -19,6 +20,8 @@ mod lock;
 mod machines;
 mod nitro;
 mod output;
+mod owner;
+mod place;
 mod progress;
 mod quote;
 mod recover;
@@ -92,7 +95,7 @@ fn dispatch(cli: Cli, terminal: Terminal) -> Result<Exit, Failure> {
         Some(Command::Run(args)) => run::run(&args, terminal),
         Some(Command::Attach(args)) => attach::attach(&args, terminal),
         Some(Command::Machines(args)) => match args.command {
-            MachinesCommand::List => machines::list(terminal),
+            MachinesCommand::List(args) => machines::list(&args, terminal),
             MachinesCommand::Destroy(args) => machines::destroy(&args, terminal),
             MachinesCommand::Logs(args) => machines::logs(&args, terminal),
         },

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use serde_json::json;
 
-use crate::args::{DestroyArgs, LogsArgs};
+use crate::args::{DestroyArgs, ListArgs, LogsArgs, WhereElse};
 use crate::card::count;
 use crate::error::{Exit, Failure};
 use crate::fleet::{Entry, Fleet, InUse, Removed, Survey};
 use crate::output::Terminal;
-use crate::run::block_on;
+use crate::owner;
+use crate::run::{block_on, place_of_configuration};
 use crate::signals::Signals;
 use crate::state::State;
 use crate::table::columns;
@@ -17,12 +19,18 @@ use crate::text::{Text, one_line};
 
 /// How often a console is looked at.
 const CONSOLE_PERIOD: Duration = Duration::from_millis(500);
+/// The same in a cloud, which counts who asks how much.
+const CLOUD_CONSOLE_PERIOD: Duration = Duration::from_secs(5);
 /// How much of a console recognises what of it was shown before.
 const BEGINNING: usize = 200;
 
-pub(crate) fn list(terminal: Terminal) -> Result<Exit, Failure> {
+/// How many machines are removed at a time: each takes minutes in a cloud.
+const AT_ONCE: usize = 8;
+
+pub(crate) fn list(args: &ListArgs, terminal: Terminal) -> Result<Exit, Failure> {
     block_on(async {
-        let Survey { entries, failures } = fleet()?.survey().await;
+        let fleet = fleet(&args.where_else)?;
+        let Survey { entries, failures } = fleet.survey().await;
         if failures.is_empty() || !entries.is_empty() {
             terminal.result(&table_of(&entries));
         }
@@ -31,13 +39,29 @@ pub(crate) fn list(terminal: Terminal) -> Result<Exit, Failure> {
                 terminal.warning(&format!("{}: {problem}", entry.job));
             }
         }
-        terminal.json_result(&json!({ "machines": entries }));
+        let places: Vec<_> = fleet
+            .places_in_clouds()
+            .map(|place| {
+                json!({
+                    "provider": place.provider,
+                    "place": place.name(),
+                    "owner": place.owner().map(ToString::to_string),
+                })
+            })
+            .collect();
+        terminal.json_result(&json!({
+            "machines": entries,
+            "places": places,
+            "owner": owner::owner()?.to_string(),
+        }));
         ended(failures, terminal)
     })
 }
 
-fn fleet() -> Result<Fleet, Failure> {
-    Ok(Fleet::of(State::from_environment()?))
+fn fleet(where_else: &WhereElse) -> Result<Fleet, Failure> {
+    let other = where_else.config.as_deref().map(place_of_configuration);
+    let other = other.transpose()?.flatten();
+    Ok(Fleet::of(State::from_environment()?, other.as_ref()))
 }
 
 /// How a command ends in which all this went wrong.
@@ -63,42 +87,61 @@ pub(crate) fn table_of(entries: &[Entry]) -> Text {
     if entries.is_empty() {
         return Text::from("There are no machines.");
     }
-    let mut rows = vec![
-        ["JOB", "PROVIDER", "STATE", "PHASE", "SINCE", "CONFIGURATION"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
+    let expires = entries.iter().any(|entry| entry.expires.is_some());
+    let mut titles = vec!["JOB", "PROVIDER", "STATE", "PHASE", "SINCE"];
+    titles.extend(expires.then_some("UNTIL"));
+    titles.push("CONFIGURATION");
+    let mut rows = vec![titles.into_iter().map(str::to_owned).collect()];
     rows.extend(entries.iter().map(|entry| {
         let state = match entry.in_use {
             Some(false) => format!("{}, nobody follows it", entry.state.in_words()),
             _ => entry.state.in_words().to_owned(),
         };
         let configuration = entry.configuration.as_ref();
-        vec![
+        let mut row = vec![
             entry.job.to_string(),
-            entry.provider.clone(),
+            entry.whereabouts(),
             state,
             entry.activity.clone(),
             entry.created.to_string(),
-            configuration.map_or_else(|| "unknown".to_owned(), |path| path.display().to_string()),
-        ]
+        ];
+        let unknown = || "unknown".to_owned();
+        if expires {
+            // Those that are in no cloud end when their job does.
+            row.push(match entry.expires {
+                Some(at) => at.to_string(),
+                None if entry.is_in_cloud() => unknown(),
+                None => String::new(),
+            });
+        }
+        row.push(configuration.map_or_else(unknown, |path| path.display().to_string()));
+        row
     }));
     columns(&rows)
 }
 
 pub(crate) fn destroy(args: &DestroyArgs, terminal: Terminal) -> Result<Exit, Failure> {
     block_on(async {
-        let fleet = fleet()?;
+        let fleet = fleet(&args.where_else)?;
         let survey = fleet.survey().await;
         let (chosen, mut failures): (Vec<&Entry>, Vec<Failure>) = match &args.job {
             Some(name) => (vec![chosen(&survey, name, terminal)?], Vec::new()),
             None => (survey.entries.iter().collect(), survey.failures.clone()),
         };
         let in_use = if args.force { InUse::Destroy } else { InUse::Refuse };
+        let in_clouds = chosen.iter().filter(|entry| entry.is_in_cloud()).count() as u64;
+        if in_clouds > 0 {
+            let machines = count(in_clouds, "machine");
+            terminal.note(&format!("Removing {machines} in clouds, which takes some minutes …").into());
+        }
+        let fleet = &fleet;
+        let removed = stream::iter(chosen)
+            .map(|entry| async move { (entry.job.to_string(), fleet.destroy(entry, in_use).await) })
+            .buffered(AT_ONCE);
         let mut destroyed = Vec::new();
-        for entry in chosen {
-            match fleet.destroy(entry, in_use).await {
-                Ok(removed) => destroyed.push((entry.job.to_string(), removed)),
+        for (job, removed) in removed.collect::<Vec<_>>().await {
+            match removed {
+                Ok(removed) => destroyed.push((job, removed)),
                 // The others are destroyed all the same.
                 Err(failure) => failures.push(failure),
             }
@@ -137,7 +180,7 @@ fn in_words(destroyed: &[(String, Removed)]) -> Text {
 
 pub(crate) fn logs(args: &LogsArgs, terminal: Terminal) -> Result<Exit, Failure> {
     block_on(async {
-        let fleet = fleet()?;
+        let fleet = fleet(&args.where_else)?;
         let survey = fleet.survey().await;
         let entry = chosen(&survey, &args.job, terminal)?;
         let console = fleet.console(entry).await?;
@@ -157,6 +200,11 @@ pub(crate) fn logs(args: &LogsArgs, terminal: Terminal) -> Result<Exit, Failure>
 
 /// Shows what a console gets, until its machine has ended.
 async fn follow(fleet: &Fleet, entry: &Entry, terminal: Terminal) -> Result<(), Failure> {
+    let period = if entry.is_in_cloud() {
+        CLOUD_CONSOLE_PERIOD
+    } else {
+        CONSOLE_PERIOD
+    };
     let mut before = String::new();
     loop {
         // In this order: what a machine writes last is there when it has ended.
@@ -176,7 +224,7 @@ async fn follow(fleet: &Fleet, entry: &Entry, terminal: Terminal) -> Result<(), 
             return Ok(());
         }
         before = console;
-        tokio::time::sleep(CONSOLE_PERIOD).await;
+        tokio::time::sleep(period).await;
     }
 }
 

@@ -18,25 +18,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aicert_client::Identity;
-use aicert_core::cloud::CloudProvider;
+use aicert_core::cloud::{CloudProvider, Network};
 use aicert_core::progress::{Progress, ProgressEvent};
-use aicert_core::spec::MachineSpec;
+use aicert_core::spec::{GpuRequest, MachineSpec};
 use aicert_core::time::Timestamp;
 
 use self::record::{
     CLIENT, CONFIGURATION, POLICY, Phase, REFERENCE_VALUES, Record, Run, Runs, TRUST_ANCHOR, Times,
 };
 use self::stop::{Fate, Stop};
+use crate::access;
 use crate::backends;
+use crate::card;
 use crate::deliver::{Delivery, Published};
 use crate::error::{Exit, Failure};
 use crate::fleet::Fleet;
 use crate::output::Terminal;
+use crate::owner;
+use crate::place::{Place, Places};
 use crate::progress::Renderer;
 use crate::report;
 use crate::run::Plan;
 use crate::signals::Signals;
 use crate::state;
+use crate::text::Text;
 use crate::trust::Trust;
 
 /// What a job needs in every phase.
@@ -56,14 +61,20 @@ pub(crate) async fn run(
     terminal: Terminal,
     signals: &mut Signals,
 ) -> Result<Exit, Failure> {
-    survey::survey(&Fleet::of(plan.state.clone()), terminal).await;
-    let provider = backends::provider(machine, &plan.state)?;
+    let place = Place::of(machine, owner::owner)?
+        .ok_or_else(|| Failure::misuse("this build knows no such machine"))?;
+    let provider = backends::provider(machine, &place, &plan.state)?;
+    survey::survey(&Fleet::of(plan.state.clone(), Some(&place)), terminal).await;
+    let access = match machine.cloud() {
+        Some(cloud) => access::networks(&cloud.access).await?,
+        None => Vec::new(),
+    };
     let identity = Identity::generate().map_err(|error| stop::failure(&error))?;
     let trust = Trust {
         root_pem: provider.trust_anchor().map(str::to_owned),
         ..plan.trust.clone()
     };
-    let record = new_record(plan, machine, provider.as_ref())?;
+    let record = new_record(plan, machine, &place, &access)?;
     // What cannot be sent is better known before there is a machine.
     let prepared = job::prepare(&record, &plan.text)?;
     job::warn_of_loopback(&prepared, terminal);
@@ -79,6 +90,11 @@ pub(crate) async fn run(
     for (name, text) in [(TRUST_ANCHOR, &trust.root_pem), (POLICY, &trust.policy_text)] {
         beside.extend(text.as_ref().map(|text| (name, text.as_bytes())));
     }
+    // Before anything is there: what is made is found again from here.
+    Places::of(&plan.state)
+        .remember(&place)
+        .map_err(|error| Failure::of(&error))?;
+    announce(&record, &place, terminal);
     let run = Runs::of(&plan.state)
         .begin(record, &beside)
         .map_err(|error| Failure::of(&error))?;
@@ -99,9 +115,16 @@ pub(crate) async fn run(
     finish(run, errand, renderer, signals).await
 }
 
-fn new_record(plan: &Plan, machine: &MachineSpec, provider: &dyn CloudProvider) -> Result<Record, Failure> {
-    let boot_limit = match machine {
-        MachineSpec::Qemu(machine) => machine.boot_limit,
+fn new_record(
+    plan: &Plan,
+    machine: &MachineSpec,
+    place: &Place,
+    access: &[Network],
+) -> Result<Record, Failure> {
+    let cloud = machine.cloud();
+    let boot_limit = match (machine, cloud) {
+        (MachineSpec::Qemu(machine), _) => machine.boot_limit,
+        (_, Some(cloud)) => cloud.boot_limit,
         _ => return Err(Failure::misuse("this build knows no such machine")),
     };
     Ok(Record {
@@ -114,13 +137,53 @@ fn new_record(plan: &Plan, machine: &MachineSpec, provider: &dyn CloudProvider) 
         reference_values: absolute(&plan.trust.reference_files),
         policy: absolute(plan.trust.policy_file.as_slice()).pop(),
         nonce: state::new_nonce()?,
-        provider: provider.capabilities().name.to_owned(),
+        provider: place.provider.clone(),
+        place: place.name().map(str::to_owned),
+        owner: place.owner().map(ToString::to_string),
         machine: None,
         endpoint: None,
         boot_limit: boot_limit.as_secs(),
+        access: access.iter().map(ToString::to_string).collect(),
+        gpus: cloud.map(|_| gpus(plan.spec.gpus.as_ref())),
+        lifetime: cloud.map(|cloud| cloud.lifetime.as_secs()),
         phase: Phase::Prepared,
         times: Times::default(),
     })
+}
+
+/// How many GPUs a machine must have at least for a job.
+fn gpus(request: Option<&GpuRequest>) -> u32 {
+    match request {
+        None => 0,
+        Some(GpuRequest::Count(count)) => *count,
+        Some(GpuRequest::Uuids(uuids)) => u32::try_from(uuids.len()).unwrap_or(u32::MAX),
+        // All that there are, of which there must be one.
+        Some(_) => 1,
+    }
+}
+
+/// Says what is going to be made that costs; the provider says which kind of machine it is, and what such cost.
+fn announce(record: &Record, place: &Place, terminal: Terminal) {
+    let (true, Some(lifetime)) = (place.is_cloud(), record.lifetime) else {
+        return;
+    };
+    let access = record.access.join(", ");
+    let mut text = Text::from("A machine is made at ").bold(&place.to_string());
+    text = text.plain(&format!(
+        ", which {access} may reach. Whatever happens, it ends after {}.",
+        card::span(lifetime)
+    ));
+    terminal.note(&text);
+    terminal.json_event(&serde_json::json!({
+        "event": "planned",
+        "job": record.job,
+        "provider": place.provider,
+        "place": place.name(),
+        "owner": place.owner().map(ToString::to_string),
+        "access": record.access,
+        "lifetime_seconds": lifetime,
+        "gpus": record.gpus,
+    }));
 }
 
 fn absolute(paths: &[PathBuf]) -> Vec<PathBuf> {

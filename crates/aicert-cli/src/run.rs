@@ -11,6 +11,8 @@ use crate::args::RunArgs;
 use crate::error::{Exit, Failure};
 use crate::files;
 use crate::output::Terminal;
+use crate::owner;
+use crate::place::Place;
 use crate::remote;
 use crate::signals::Signals;
 use crate::state::State;
@@ -86,6 +88,9 @@ impl Plan {
 
 /// The reference values that the configuration names, or that are beside the image.
 fn reference_file(machine: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
+    if let Some(cloud) = machine.cloud() {
+        return Ok(Some(cloud.reference_values.clone()));
+    }
     let MachineSpec::Qemu(machine) = machine else {
         return Ok(None);
     };
@@ -129,6 +134,15 @@ fn read_configuration(file: &Path) -> Result<(String, PathBuf), Failure> {
 pub(crate) fn parse_configuration(text: &str, path: &Path, shown: &Path) -> Result<JobSpec, Failure> {
     let environment = |name: &str| std::env::var(name).ok();
     JobSpec::from_yaml(text, files::folder_of(path), &environment).map_err(|error| unusable(&error, shown))
+}
+
+/// Where the machine of a configuration is made, whatever else is wrong with it; nothing for this machine.
+pub(crate) fn place_of_configuration(file: &Path) -> Result<Option<Place>, Failure> {
+    let (text, path) = read_configuration(file)?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let machine = MachineSpec::from_yaml(&text, files::folder_of(&path), &environment)
+        .map_err(|error| unusable(&error, file))?;
+    Place::of(&machine, owner::owner)
 }
 
 /// Says what is wrong with a configuration.

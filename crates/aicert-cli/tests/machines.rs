@@ -31,7 +31,9 @@ fn without_machines_there_is_little_to_say() {
     exit code 0
     --- stdout
     {
-      "machines": []
+      "machines": [],
+      "owner": "ada",
+      "places": []
     }
     "#);
     assert_snapshot!(desk.run(&["machines", "destroy", "--all"]), @r#"
@@ -94,10 +96,13 @@ fn machines_of_runs_that_were_killed_are_listed() {
           "configuration": "/job/aicert.yaml",
           "created": "2026-01-31T23:59:59Z",
           "endpoint": null,
+          "expires": null,
           "in_use": false,
           "job": "0badcafe-20260131t235959z-00000001",
           "machine": "0badcafe-20260131t235959z-00000001",
+          "owner": null,
           "phase": null,
+          "place": null,
           "problem": null,
           "process": 4000000,
           "provider": "local",
@@ -108,16 +113,21 @@ fn machines_of_runs_that_were_killed_are_listed() {
           "configuration": "/job/aicert.yaml",
           "created": "2026-01-31T23:59:59Z",
           "endpoint": null,
+          "expires": null,
           "in_use": false,
           "job": "0badcafe-20260131t235959z-00000002",
           "machine": "0badcafe-20260131t235959z-00000002",
+          "owner": null,
           "phase": null,
+          "place": null,
           "problem": null,
           "process": 4000000,
           "provider": "local",
           "state": "ended"
         }
-      ]
+      ],
+      "owner": "ada",
+      "places": []
     }
     "#);
     assert_snapshot!(desk.run(&["machines", "logs", "0001"]), @r#"
@@ -491,10 +501,13 @@ fn help_is_there() {
       [JOB]  The job whose machine it is, or a part of its name that no other has
 
     Options:
-          --all    Destroys every machine
-          --force  Destroys machines of jobs that another aicert follows, too, but for jobs on this
-                   machine; and forgets jobs of which nobody knows whether they have a machine
-      -h, --help   Print help
+          --all            Destroys every machine
+          --force          Destroys machines of jobs that another aicert follows, too, but for jobs on
+                           this machine; and forgets jobs of which nobody knows whether they have a
+                           machine
+          --config <FILE>  Also looks where this configuration makes machines: for machines that another
+                           computer has begun
+      -h, --help           Print help
 
     Output:
       -q, --quiet         Says nothing but errors; the exit code tells the result

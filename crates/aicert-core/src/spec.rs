@@ -218,6 +218,18 @@ pub enum MachineSpec {
     Gcp(GcpMachine),
 }
 
+impl MachineSpec {
+    /// What all clouds have in common, for machines of one.
+    pub fn cloud(&self) -> Option<&CloudMachine> {
+        match self {
+            Self::Azure(azure) => Some(&azure.machine),
+            Self::Aws(aws) => Some(&aws.machine),
+            Self::Gcp(gcp) => Some(&gcp.machine),
+            Self::Local(_) | Self::Qemu(_) => None,
+        }
+    }
+}
+
 /// What machines of all clouds have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudMachine {

@@ -31,11 +31,25 @@ pub(crate) struct MachinesArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum MachinesCommand {
     /// Shows every machine, whoever provides it, and the job that it is for
-    List,
+    List(ListArgs),
     /// Removes machines, with what their jobs have not brought back yet
     Destroy(DestroyArgs),
     /// Shows what a machine wrote to its console
     Logs(LogsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) where_else: WhereElse,
+}
+
+/// Where machines are looked for, besides the places where this user's state folder knows that there may be some.
+#[derive(Debug, Args)]
+pub(crate) struct WhereElse {
+    /// Also looks where this configuration makes machines: for machines that another computer has begun
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +68,8 @@ pub(crate) struct DestroyArgs {
     /// nobody knows whether they have a machine
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) where_else: WhereElse,
 }
 
 #[derive(Debug, Args)]
@@ -63,4 +79,6 @@ pub(crate) struct LogsArgs {
     /// Goes on until the machine has ended
     #[arg(long)]
     pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) where_else: WhereElse,
 }

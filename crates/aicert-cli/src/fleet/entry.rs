@@ -8,8 +8,9 @@ use aicert_core::time::Timestamp;
 use serde::Serialize;
 
 use crate::local::{LOCAL, LocalProvider};
+use crate::place::Place;
 use crate::recover;
-use crate::remote::record::{Known, Phase};
+use crate::remote::record::{Known, Phase, Record};
 
 /// A job with its machine, as far as there is one.
 #[derive(Debug, Clone, Serialize)]
@@ -18,6 +19,10 @@ pub(crate) struct Entry {
     pub(crate) job: JobId,
     /// The value of `provider` in the configuration.
     pub(crate) provider: String,
+    /// Where the provider has it, in a cloud: the subscription, region or project.
+    pub(crate) place: Option<String>,
+    /// Whose it is there.
+    pub(crate) owner: Option<String>,
     pub(crate) state: MachineState,
     /// Why something of it is not known, although it should be.
     pub(crate) problem: Option<String>,
@@ -30,11 +35,35 @@ pub(crate) struct Entry {
     /// The same for people.
     pub(crate) activity: String,
     pub(crate) created: Timestamp,
+    /// When it ends by itself, whatever it does, where that is known.
+    pub(crate) expires: Option<Timestamp>,
     pub(crate) configuration: Option<PathBuf>,
     /// Its name at the provider.
     #[serde(serialize_with = "as_optional_text")]
     pub(crate) machine: Option<MachineId>,
     pub(crate) endpoint: Option<String>,
+}
+
+impl Entry {
+    /// Whether its machine is in a cloud: where there may be machines that other computers look after.
+    pub(crate) fn is_in_cloud(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn whereabouts(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{} {place}", self.provider),
+            None => self.provider.clone(),
+        }
+    }
+
+    /// Says where it is.
+    fn put(&mut self, place: &Place) {
+        self.provider.clone_from(&place.provider);
+        self.place = place.name().map(str::to_owned);
+        self.owner = place.owner().map(ToString::to_string);
+    }
 }
 
 /// Whether there is a machine, and whether it runs.
@@ -76,6 +105,8 @@ pub(super) fn local_entry(local: &LocalProvider, machine: MachineRecord) -> Entr
     let record = local.record(&machine.id);
     Entry {
         provider: LOCAL.to_owned(),
+        place: None,
+        owner: None,
         state: if machine.in_use == Some(false) {
             MachineState::Ended
         } else {
@@ -87,6 +118,7 @@ pub(super) fn local_entry(local: &LocalProvider, machine: MachineRecord) -> Entr
         phase: None,
         activity: recover::stage_of(local, &machine.id).to_owned(),
         created: machine.created,
+        expires: None,
         configuration: record.map(|record| record.configuration),
         endpoint: None,
         machine: Some(machine.id),
@@ -96,7 +128,7 @@ pub(super) fn local_entry(local: &LocalProvider, machine: MachineRecord) -> Entr
 
 /// An entry for a machine that a provider has.
 pub(super) fn machine_entry(
-    provider: &str,
+    place: &Place,
     machine: MachineRecord,
     running: Result<bool, String>,
     run: Option<Known>,
@@ -106,6 +138,8 @@ pub(super) fn machine_entry(
         None => Entry {
             job: machine.job,
             provider: String::new(),
+            place: None,
+            owner: None,
             state: MachineState::Unknown,
             problem: None,
             in_use: machine.in_use,
@@ -113,12 +147,13 @@ pub(super) fn machine_entry(
             phase: None,
             activity: "has no record".to_owned(),
             created: machine.created,
+            expires: None,
             configuration: None,
             machine: None,
             endpoint: None,
         },
     };
-    provider.clone_into(&mut entry.provider);
+    entry.put(place);
     entry.state = match running {
         Ok(true) => MachineState::Running,
         Ok(false) => MachineState::Ended,
@@ -146,6 +181,8 @@ pub(super) fn run_entry(run: Known, silent: Option<&str>) -> Entry {
         provider: record
             .as_ref()
             .map_or_else(|| "unknown".to_owned(), |record| record.provider.clone()),
+        place: record.as_ref().and_then(|record| record.place.clone()),
+        owner: record.as_ref().and_then(|record| record.owner.clone()),
         state: match problem {
             Some(_) => MachineState::Unknown,
             None => MachineState::Absent,
@@ -160,6 +197,7 @@ pub(super) fn run_entry(run: Known, silent: Option<&str>) -> Entry {
         created: record
             .as_ref()
             .map_or_else(|| Timestamp::from_unix(0), |record| record.created),
+        expires: record.as_ref().and_then(Record::expires),
         configuration: record.map(|record| record.configuration),
         machine: None,
         endpoint: None,

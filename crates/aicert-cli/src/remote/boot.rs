@@ -1,9 +1,10 @@
 //! From nothing to a machine that may be trusted.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use aicert_client::{AttestedClient, Client, ClientError, Session, Settings};
-use aicert_core::cloud::{MachineId, MachineRequest};
+use aicert_core::cloud::{MachineId, MachineRequest, Network};
 use aicert_core::progress::Step;
 use aicert_verify::attestation::VerifiedAttestation;
 use aicert_verify::boot::{Firmware, SecureBoot};
@@ -11,7 +12,7 @@ use aicert_verify::reference::ReferenceValues;
 
 use super::Errand;
 use super::phases::{self, MACHINE};
-use super::record::{Phase, Run, SESSION};
+use super::record::{Phase, Record, Run, SESSION};
 use super::stop::{self, Fate, Stop};
 use crate::backends;
 use crate::card::seconds;
@@ -20,8 +21,10 @@ use crate::error::{Exit, Failure};
 /// After how long without a client or a running job a machine turns itself off: results wait over a night, and a machine
 /// that nobody comes back to does not cost for ever.
 const IDLE: Duration = Duration::from_secs(24 * 3600);
-/// How often it is looked whether a machine still runs.
+/// How often a machine that boots is tried to be attested, and it is looked whether one on this computer still runs.
 const WATCH_PERIOD: Duration = Duration::from_millis(500);
+/// How often a cloud is asked whether a machine still runs: it counts who asks how much.
+const CLOUD_WATCH_PERIOD: Duration = Duration::from_secs(5);
 /// How long one attempt to connect to a machine that boots may take, at first and at most. Something between may accept a
 /// connection that nobody answers yet: only another attempt finds the machine ready.
 const CONNECT_LIMITS: [Duration; 3] = [
@@ -33,21 +36,34 @@ const CONNECT_LIMITS: [Duration; 3] = [
 /// Has a machine made for the job.
 pub(super) async fn provision(run: &mut Run, errand: &Errand) -> Result<(), Stop> {
     let begun = Instant::now();
-    // What an earlier process was making: nobody knows how far it came, and nothing was sent to it.
-    let machines = phases::machines(run, errand).await;
-    for machine in machines.map_err(|error| Stop::provider(&error))? {
-        let destroyed = errand.provider.destroy(&machine).await;
-        destroyed.map_err(|error| Stop::provider(&error))?;
+    // What an earlier process was making: nobody knows how far it came, and nothing was sent to it. Clouds go on with it, under
+    // the same names.
+    if !run.record().is_in_cloud() {
+        let machines = phases::machines(run, errand).await;
+        for machine in machines.map_err(|error| Stop::provider(&error))? {
+            let destroyed = errand.provider.destroy(&machine).await;
+            destroyed.map_err(|error| Stop::provider(&error))?;
+        }
     }
+    let record = run.record();
+    let access: Result<Vec<Network>, _> = record.access.iter().map(|network| network.parse()).collect();
+    let access = access.map_err(|error| {
+        let failure = Failure::new(
+            Exit::DoesNotHold,
+            "the record does not say who may reach the machine",
+        );
+        Stop::destroy(failure.because(&error))
+    })?;
     let request = MachineRequest {
         job: run.job().clone(),
+        // What kind of machine, and where, the provider has from the configuration.
         instance_type: None,
         region: None,
         client: Some(errand.identity.digest()),
-        access: Vec::new(),
-        gpus: 0,
+        access,
+        gpus: record.gpus.unwrap_or(0),
         idle: IDLE,
-        lifetime: None,
+        lifetime: record.lifetime.map(Duration::from_secs),
         progress: errand.progress.clone(),
     };
     let provisioned = errand.provider.provision(request).await;
@@ -95,6 +111,12 @@ async fn wait(run: &Run, errand: &Errand, deadline: Instant) -> Result<AttestedC
         let failure = Failure::new(Exit::DoesNotHold, "the record does not say where the machine is");
         return Err(Stop::destroy(failure));
     };
+    let period = if run.record().is_in_cloud() {
+        CLOUD_WATCH_PERIOD
+    } else {
+        WATCH_PERIOD
+    };
+    let mut end = pin!(end_of(errand, &machine, period));
     let mut reason = None;
     for attempt in 0.. {
         let mut settings = Settings::default();
@@ -104,8 +126,7 @@ async fn wait(run: &Run, errand: &Errand, deadline: Instant) -> Result<AttestedC
         let options = errand.trust.options().map_err(Stop::destroy)?;
         let tried = tokio::select! {
             biased;
-            ended = end_of(errand, &machine) => {
-                ended?;
+            () = &mut end => {
                 return Err(ended_while_booting(errand, &machine).await);
             }
             () = tokio::time::sleep_until(deadline.into()) => {
@@ -123,14 +144,10 @@ async fn wait(run: &Run, errand: &Errand, deadline: Instant) -> Result<AttestedC
     unreachable!("an endless range has ended")
 }
 
-/// Returns when a machine does not run any more.
-pub(super) async fn end_of(errand: &Errand, machine: &MachineId) -> Result<(), Stop> {
-    loop {
-        let running = errand.provider.is_running(machine).await;
-        if !running.map_err(|error| Stop::provider(&error))? {
-            return Ok(());
-        }
-        tokio::time::sleep(WATCH_PERIOD).await;
+/// Returns when a machine does not run any more. Where that cannot be found out, it may run: whether it answers says more.
+async fn end_of(errand: &Errand, machine: &MachineId, period: Duration) {
+    while errand.provider.is_running(machine).await.unwrap_or(true) {
+        tokio::time::sleep(period).await;
     }
 }
 
@@ -151,8 +168,22 @@ async fn too_late(run: &Run, errand: &Errand, machine: &MachineId, reason: Optio
     if let Some(error) = reason {
         failure = failure.because(&error);
     }
-    let failure = explain(errand, machine, failure).await;
+    let mut failure = explain(errand, machine, failure).await;
+    if let Some(hint) = who_may_reach(run.record()) {
+        failure = failure.more_help(hint);
+    }
     Stop::destroy(failure.more_help("`bootLimit` in the configuration gives it more time".into()))
+}
+
+/// What to think of when a machine in a cloud does not answer.
+pub(super) fn who_may_reach(record: &Record) -> Option<String> {
+    let access = record.access.join(", ");
+    (!access.is_empty()).then(|| {
+        format!(
+            "only {access} may reach the machine: if the address of this computer has changed, or is another one behind a \
+             proxy or VPN, name its networks with `access` in the configuration"
+        )
+    })
 }
 
 /// Adds what the machine's console says about its end.

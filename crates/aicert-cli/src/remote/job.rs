@@ -294,7 +294,11 @@ pub(super) async fn talk(
         ClientError::Changed { .. } => boot::changed(run, errand, client.session(), &error).await,
         error if error.is_retryable() => {
             if is_running(run, errand).await {
-                return Stop::keep(stop::failure(error), run.job());
+                let mut failure = stop::failure(error);
+                if let Some(hint) = boot::who_may_reach(run.record()) {
+                    failure = failure.more_help(hint);
+                }
+                return Stop::keep(failure, run.job());
             }
             ended(run, errand).await
         }

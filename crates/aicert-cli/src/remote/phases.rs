@@ -41,11 +41,17 @@ pub(super) async fn without_machine(run: &mut Run, errand: &Errand) -> Result<Pu
 /// Removes the machine of a job, and then what is known of the job.
 pub(super) async fn remove(run: Run, errand: &Errand) -> Result<(), Failure> {
     errand.delivery.settle().await;
+    let in_cloud = run.record().is_in_cloud();
+    if in_cloud {
+        // It takes minutes.
+        errand.progress.started(Step::Machine, "removing the machine");
+    }
     let machines = machines(&run, errand).await;
     for machine in machines.map_err(|error| Failure::of(&error))? {
         let destroyed = errand.provider.destroy(&machine).await;
         destroyed.map_err(|error| Failure::of(&error))?;
-        errand.progress.finished(Step::Machine, MACHINE, "removed");
+        let subject = if in_cloud { "removing the machine" } else { MACHINE };
+        errand.progress.finished(Step::Machine, subject, "removed");
     }
     run.forget().map_err(|error| Failure::of(&error))?;
     errand.delivery.tidy();
@@ -56,6 +62,10 @@ pub(super) async fn remove(run: Run, errand: &Errand) -> Result<(), Failure> {
 pub(super) async fn machines(run: &Run, errand: &Errand) -> Result<Vec<MachineId>, CloudError> {
     if let Some(machine) = run.record().id() {
         return Ok(vec![machine]);
+    }
+    if run.record().is_in_cloud() {
+        // Machines in clouds are named after their jobs. What was made a moment ago may not be listed yet.
+        return Ok(vec![MachineId(run.job().to_string())]);
     }
     let machines = errand.provider.list().await?;
     let of_job = machines.into_iter().filter(|machine| machine.job == *run.job());

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::lock::Lock;
+use crate::place::Place;
 use crate::state::{self, State};
 use crate::targets::Targets;
 
@@ -95,12 +96,27 @@ pub(crate) struct Record {
     pub(crate) nonce: Nonce,
     /// Who provides the machine; the value of `provider` in the configuration.
     pub(crate) provider: String,
+    /// Which of its places the machine is at, where it has several; records of older versions know none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<String>,
+    /// Whose machine it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
     /// Its name there.
     pub(crate) machine: Option<String>,
     /// Where its server listens.
     pub(crate) endpoint: Option<SocketAddr>,
     /// How long it may take from power-on until it is attested, in seconds.
     pub(crate) boot_limit: u64,
+    /// Which networks may reach it, where that is filtered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) access: Vec<String>,
+    /// How many GPUs the job needs at least, where the machine is made to suit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gpus: Option<u32>,
+    /// After how long the machine ends, whatever it does, in seconds, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lifetime: Option<u64>,
     /// How far the job is.
     pub(crate) phase: Phase,
     /// How long each phase has taken so far, in milliseconds.
@@ -127,6 +143,28 @@ pub(crate) struct Times {
 impl Record {
     pub(crate) fn id(&self) -> Option<MachineId> {
         self.machine.clone().map(MachineId)
+    }
+
+    /// Where the machine is, or is to be; nothing when the record does not say so in a way that can be understood.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match (&self.place, &self.owner) {
+            (None, None) => Some(Place::only(&self.provider)),
+            (Some(name), Some(owner)) => Some(Place::in_cloud(&self.provider, name, owner.parse().ok()?)),
+            _ => None,
+        }
+    }
+
+    /// Whether the machine is in a cloud.
+    pub(crate) fn is_in_cloud(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// When the machine ends at the latest.
+    pub(crate) fn expires(&self) -> Option<Timestamp> {
+        let lifetime = i64::try_from(self.lifetime?).ok()?;
+        Some(Timestamp::from_unix(
+            self.created.as_unix().saturating_add(lifetime),
+        ))
     }
 
     /// Every file that may be left half written.
@@ -256,6 +294,14 @@ pub(crate) struct Known {
     pub(crate) record: Result<Record, String>,
     /// Whether a process follows it.
     pub(crate) in_use: bool,
+}
+
+impl Known {
+    /// Whether its record says that its machine is at a place.
+    pub(crate) fn is_at(&self, place: &Place) -> bool {
+        let record = self.record.as_ref().ok();
+        record.and_then(Record::place).is_some_and(|its| its == *place)
+    }
 }
 
 /// The jobs on other machines of one state folder.
@@ -442,6 +488,11 @@ pub(super) mod tests {
             boot_limit: 300,
             nonce: Nonce::from_bytes([3; 32]),
             provider: "qemu".into(),
+            place: None,
+            owner: None,
+            access: Vec::new(),
+            gpus: None,
+            lifetime: None,
             machine: None,
             endpoint: None,
             phase: Phase::Prepared,

@@ -31,6 +31,8 @@ fn verdict(entry: &Entry) -> Verdict {
         (Some(true), ..) => Verdict::Leave,
         _ if entry.problem.is_some() => Verdict::MentionProblem,
         (_, MachineState::Unknown, _) => Verdict::MentionProblem,
+        // Another computer of the same owner may be making it, or may have its record.
+        (_, MachineState::Ended, None) if entry.is_in_cloud() => Verdict::MentionMachine,
         (_, _, Some(Phase::Delivered)) => Verdict::CleanUpQuietly,
         (_, MachineState::Running, Some(_)) => Verdict::MentionJob,
         (_, MachineState::Running, None) => Verdict::MentionMachine,
@@ -69,8 +71,16 @@ pub(crate) async fn survey(fleet: &Fleet, terminal: Terminal) {
                 ));
             }
             Verdict::MentionMachine => {
+                let elsewhere = if entry.is_in_cloud() {
+                    format!(
+                        " here, at {}. Unless another computer of yours uses it,",
+                        entry.whereabouts()
+                    )
+                } else {
+                    ":".to_owned()
+                };
                 terminal.warning(&format!(
-                    "there is a machine for {name}, of which nothing else is known: `aicert machines destroy {job}` removes it"
+                    "there is a machine for {name}, of which nothing else is known{elsewhere} `aicert machines destroy {job}` removes it"
                 ));
             }
             Verdict::MentionProblem => {
@@ -138,6 +148,9 @@ mod tests {
         Entry {
             job: "a".parse().unwrap(),
             provider: "qemu".into(),
+            place: None,
+            owner: None,
+            expires: None,
             state,
             problem: None,
             in_use,
@@ -183,6 +196,14 @@ mod tests {
         assert_eq!(verdict(&entry(Some(true), Running, None)), Verdict::Leave);
         assert_eq!(verdict(&entry(None, Running, None)), Verdict::MentionMachine);
         assert_eq!(verdict(&entry(None, Ended, None)), Verdict::CleanUp(None));
+        // What another computer may be making is not this one's to clean up; what is recorded here is.
+        let in_cloud = |state, phase| Entry {
+            place: Some("eu-west-1".into()),
+            ..entry(None, state, phase)
+        };
+        assert_eq!(verdict(&in_cloud(Ended, None)), Verdict::MentionMachine);
+        let booting = Some(Phase::Booting);
+        assert_eq!(verdict(&in_cloud(Ended, booting)), Verdict::CleanUp(booting));
         // What is not known, is not nothing.
         for (state, phase) in [
             (Unknown, None),

@@ -33,7 +33,7 @@ pub(super) async fn drive(
     signals: &mut Signals,
 ) -> Result<Exit, Failure> {
     let order = Order { plan, tpm, terminal };
-    survey::survey(&Fleet::of(plan.state.clone()), terminal).await;
+    survey::survey(&Fleet::of(plan.state.clone(), None), terminal).await;
     let id = plan.state.new_job_id()?;
     let delivery = Delivery::new(plan.targets.clone(), plan.state.rescue(&id), id.clone());
     let purpose = Purpose {

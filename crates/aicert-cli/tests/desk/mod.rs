@@ -36,6 +36,7 @@ impl Desk {
             .current_dir(self.0.path())
             .env("AICERT_STATE_DIR", self.path("state"))
             .env("AICERT_CACHE_DIR", self.path("cache"))
+            .env("AICERT_OWNER", "ada")
             .env_remove("NO_COLOR")
             .env("COLUMNS", "100")
             .stdin(Stdio::null());

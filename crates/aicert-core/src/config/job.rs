@@ -9,7 +9,7 @@ use crate::digest::ConfigDigest;
 use crate::event::Variable;
 use crate::runtime::Limits;
 use crate::secret::Secret;
-use crate::spec::{DEFAULT_REQUIREMENTS, GpuRequest, ImageSpec, JobSpec, PackageIndex};
+use crate::spec::{DEFAULT_REQUIREMENTS, GpuRequest, ImageSpec, JobSpec, MachineSpec, PackageIndex};
 use crate::tree::TreePath;
 use crate::workspace::{OUTPUTS_FOLDER, SOURCE_FOLDER};
 use crate::yaml::{Kind, Node, Value, similar_or};
@@ -69,18 +69,7 @@ pub(super) fn read(reader: &Reader<'_>, root: &Node, text: &str) -> Option<JobSp
     let outputs = outputs(&file);
     let gpus = gpus(&file);
     let limits = limits(&file);
-    let machine = match file.node("machine") {
-        Some(node) => machine::machine(reader, node, &limits),
-        None => {
-            if file.lacks("machine") {
-                file.missing(
-                    "`machine` is missing: where shall the job run?",
-                    "`machine: {provider: local, tpm: device}` is this machine with its TPM; `tpm: swtpm` simulates one",
-                );
-            }
-            None
-        }
-    };
+    let machine = machine_section(&file, &limits);
     let runs_source = program
         .as_ref()
         .is_some_and(|program| program.entry_point.is_some());
@@ -110,6 +99,24 @@ pub(super) fn read(reader: &Reader<'_>, root: &Node, text: &str) -> Option<JobSp
         limits,
         machine: machine?,
     })
+}
+
+/// Reads the section `machine` alone; nothing only when a problem was noted.
+pub(super) fn read_machine(reader: &Reader<'_>, root: &Node) -> Option<MachineSpec> {
+    let file = Section::of(reader, root, "the configuration", KEYS)?;
+    let limits = limits(&file);
+    machine_section(&file, &limits)
+}
+
+fn machine_section(file: &Section<'_>, limits: &Limits) -> Option<MachineSpec> {
+    if file.lacks("machine") {
+        file.missing(
+            "`machine` is missing: where shall the job run?",
+            "`machine: {provider: local, tpm: device}` is this machine with its TPM; `tpm: swtpm` simulates one",
+        );
+        return None;
+    }
+    machine::machine(file.reader, file.node("machine")?, limits)
 }
 
 fn is_empty(node: &Node) -> bool {

@@ -30,7 +30,7 @@ use std::path::Path;
 
 pub use crate::yaml::{DocumentError as ConfigError, Problem};
 
-use crate::spec::JobSpec;
+use crate::spec::{JobSpec, MachineSpec};
 use crate::yaml::Document;
 
 const DOCUMENT: Document = Document {
@@ -54,6 +54,24 @@ impl JobSpec {
     ) -> Result<Self, ConfigError> {
         DOCUMENT.read(text, |problems, root| {
             job::read(&section::Reader::new(base_dir, environment, problems), root, text)
+        })
+    }
+}
+
+impl MachineSpec {
+    /// Reads the section `machine` of a configuration alone, for whoever looks for machines; nothing else of it needs to be
+    /// right, or there. Arguments as of [`JobSpec::from_yaml`].
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with that section.
+    pub fn from_yaml(
+        text: &str,
+        base_dir: &Path,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        DOCUMENT.read(text, |problems, root| {
+            job::read_machine(&section::Reader::new(base_dir, environment, problems), root)
         })
     }
 }

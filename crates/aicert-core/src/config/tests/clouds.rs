@@ -414,3 +414,16 @@ fn a_machine_lives_as_long_as_its_job() {
       = help: the machine ends when its lifetime does, whatever it has computed: give it more than `time` in `limits`
     "#);
 }
+
+/// Whoever looks for machines needs neither secrets nor sources.
+#[test]
+fn the_machine_alone_can_be_read() {
+    let read = |text: &str| MachineSpec::from_yaml(text, Path::new("/base"), &|_| None);
+    let text = format!(
+        "kind: wrong\nlimits: {{time: 1h}}\npackageIndex: {{credentialsEnv: NOT_SET}}\nmachine: {{{AWS}}}\n"
+    );
+    assert!(matches!(read(&text), Ok(MachineSpec::Aws(aws)) if aws.machine.image.starts_with("ami-")));
+    for text in ["", "kind: python\n", "machine: {provider: aws}\n", "machine:\n"] {
+        assert!(read(text).is_err(), "{text}");
+    }
+}
