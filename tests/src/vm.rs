@@ -1,6 +1,7 @@
 //! Jobs on machines that boot the base image, as a user runs them: the command, its state folder, what machines write to their
 //! consoles, and the certainty that nothing is left of them.
 
+pub mod cloud;
 mod console;
 mod folder;
 pub mod https;

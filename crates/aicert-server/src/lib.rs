@@ -6,6 +6,7 @@ mod beneath;
 mod config;
 mod events;
 mod idle;
+pub mod issuers;
 mod job;
 mod leftovers;
 mod lifetime;

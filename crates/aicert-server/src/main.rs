@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the document, and what went wrong before there is a log
 
+mod fetch;
+
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use aicert_core::api::Provisioning;
 use aicert_core::tpm::TpmBackend;
 use aicert_inputs::{DirectorySource, FileSource, GitConfig, GitSource};
 use aicert_runtime_docker::{DockerConfig, DockerRuntime};
+use aicert_server::issuers::{IssuerHosts, WithChain, follow};
 use aicert_server::{
     Backends, Ended, Server, ServerConfig, Stop, logging, openapi_document, peak_mib, provisioning,
 };
@@ -67,6 +70,9 @@ struct Serve {
     /// An archive with a Python base image, named `python-3.N.tar`; for several versions, several times.
     #[arg(long, value_name = "FILE")]
     python_image: Vec<PythonImage>,
+    /// Another host that certificates of authorities may be fetched from, besides those of the clouds.
+    #[arg(long, value_name = "HOST:PORT")]
+    issuer_host: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -176,7 +182,7 @@ fn run(serve: Serve) -> ExitCode {
 
 async fn serve_until_the_end(serve: Serve) -> Result<Ended, Box<dyn std::error::Error>> {
     let document = provisioning::read(&serve.provisioning)?;
-    let tpm = open_tpm(&serve, &document).await?;
+    let tpm = complete_chain(&serve, &document, open_tpm(&serve, &document).await?).await?;
     let docker = serve
         .python_image
         .into_iter()
@@ -217,7 +223,8 @@ async fn open_tpm(
 ) -> Result<Arc<dyn TpmBackend>, Box<dyn std::error::Error>> {
     let key = KeySource::Platform {
         location: document.attestation_key,
-        issuers: document.issuers.iter().map(|issuer| issuer.0.clone()).collect(),
+        // See `complete_chain`.
+        issuers: Vec::new(),
     };
     let config = match &serve.tpm {
         TpmArgument::Device(path) => TpmConfig::device(path, key),
@@ -228,6 +235,41 @@ async fn open_tpm(
         None => config,
     };
     Ok(Arc::new(Tpm::open(config).await?))
+}
+
+/// Adds to the certificate of an attestation key that is in the TPM's memory those above it: what the machine was told, and what has to
+/// be fetched. If some are missing, so they are in what the machine hands out, and whoever verifies that may have them.
+async fn complete_chain(
+    serve: &Serve,
+    document: &Provisioning,
+    tpm: Arc<dyn TpmBackend>,
+) -> Result<Arc<dyn TpmBackend>, Box<dyn std::error::Error>> {
+    let Some(key) = tpm.attestation_key().await? else {
+        // Its quotes are documents, which bring theirs.
+        return Ok(tpm);
+    };
+    let mut known = key.certificate_chain;
+    known.extend(document.issuers.iter().map(|issuer| issuer.0.clone()));
+    let hosts = serve
+        .issuer_host
+        .iter()
+        .fold(IssuerHosts::of_clouds(), |hosts, host| hosts.with(host));
+    let followed = follow(&known, &hosts, &fetch::Http::new()?).await;
+    let (certificates, fetched) = (followed.chain.len(), followed.fetched);
+    match followed.missing {
+        None => tracing::info!(
+            certificates,
+            fetched,
+            "the chain of the attestation key is complete"
+        ),
+        Some(missing) => tracing::warn!(
+            certificates,
+            fetched,
+            missing,
+            "the chain of the attestation key is not complete: whoever attests this machine needs the rest of it"
+        ),
+    }
+    Ok(Arc::new(WithChain::new(tpm, followed.chain)))
 }
 
 fn stop_on_signals(stop: Stop) -> std::io::Result<()> {

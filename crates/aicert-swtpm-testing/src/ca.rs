@@ -12,12 +12,15 @@ use p256::elliptic_curve::rand_core::{OsRng, RngCore as _};
 use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _};
 use sha1::{Digest as _, Sha1};
 use x509_cert::certificate::{CertificateInner, Rfc5280, TbsCertificateInner, Version};
-use x509_cert::der::asn1::{BitString, GeneralizedTime, ObjectIdentifier, OctetString, UtcTime};
+use x509_cert::der::asn1::{BitString, GeneralizedTime, Ia5String, ObjectIdentifier, OctetString, UtcTime};
+use x509_cert::der::oid::AssociatedOid as _;
 use x509_cert::der::pem::{LineEnding, decode_vec, encode_string};
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier,
+    AccessDescription, AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage,
+    KeyUsage, KeyUsages, SubjectKeyIdentifier,
 };
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
@@ -35,6 +38,8 @@ const AIK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133
 
 const CERTIFICATE_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
+/// `id-ad-caIssuers`.
+const CERT_CA_ISSUERS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.2");
 const CERT_BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const CERT_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 const CERT_EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
@@ -86,6 +91,32 @@ impl CertificateProfile {
             extended_key_usage: vec![AIK_CERTIFICATE],
             ..Self::authority(subject.into(), None, 365)
         }
+    }
+
+    /// Has it say where the certificate of its issuer can be fetched (`id-ad-caIssuers`; RFC 5280, section 4.2.2.1).
+    ///
+    /// # Errors
+    ///
+    /// When a URL is no ASCII text.
+    pub fn with_issuer_urls(mut self, urls: &[String]) -> Result<Self, TpmError> {
+        let descriptions = urls.iter().map(|url| {
+            let url = Ia5String::new(url).map_err(Failure::certificate)?;
+            Ok(AccessDescription {
+                access_method: CERT_CA_ISSUERS,
+                access_location: GeneralName::UniformResourceIdentifier(url),
+            })
+        });
+        let syntax = AuthorityInfoAccessSyntax(descriptions.collect::<Result<_, Failure>>()?);
+        let value = syntax
+            .to_der()
+            .and_then(OctetString::new)
+            .map_err(Failure::certificate)?;
+        self.extensions.push(Extension {
+            extn_id: AuthorityInfoAccessSyntax::OID,
+            critical: false,
+            extn_value: value,
+        });
+        Ok(self)
     }
 
     fn authority(subject: String, path_len_constraint: Option<u8>, days: i64) -> Self {

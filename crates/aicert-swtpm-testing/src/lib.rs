@@ -9,6 +9,7 @@ mod forge;
 mod instance;
 mod interposer;
 mod keys;
+mod layout;
 mod provision;
 mod public;
 mod raw;
@@ -20,6 +21,7 @@ pub use config::{KeyAlgorithm, KeyHierarchy, KeyTemplate, SimulationOptions, Swt
 pub use forge::ForgedKey;
 pub use instance::SwtpmInstance;
 pub use interposer::{Interposer, Verdict};
+pub use layout::CloudTpm;
 pub use provision::PlatformKey;
 pub use public::{public_key_der, public_key_pem};
 pub use skip::skip_without;

@@ -4,21 +4,17 @@
 
 use aicert_core::attestation::KeyLocation;
 use aicert_core::conformance::tpm as suite;
+use aicert_core::time::Timestamp;
 use aicert_core::tpm::{PcrBank, PcrIndex, TpmBackend as _, TpmError, TpmErrorKind};
 use aicert_swtpm_testing::{
-    KeyAlgorithm, PlatformKey, SwtpmInstance, SwtpmOptions, TestCa, public_key_der, skip_without, x509_cert,
+    CertificateProfile, CloudTpm, PlatformKey, SwtpmInstance, SwtpmOptions, TestCa, public_key_der,
+    skip_without, x509_cert,
 };
 use aicert_tpm::{KeySource, Tpm};
+use aicert_verify::TrustAnchors;
+use aicert_verify::chain::Pool;
+use aicert_verify::evidence::{Evidence, Expected, PcrBanks, verify};
 use x509_cert::der::{Decode as _, Encode as _};
-
-/// The RSA key of Google Compute Engine, which has both.
-fn gce_rsa() -> PlatformKey {
-    let location = KeyLocation::Template {
-        template: 0x01c1_0001,
-        certificate: 0x01c1_0000,
-    };
-    PlatformKey::new(KeyAlgorithm::Rsa2048, location)
-}
 
 fn start() -> SwtpmInstance {
     SwtpmInstance::start(SwtpmOptions::new()).unwrap()
@@ -41,7 +37,7 @@ async fn it_is_found_where_the_platform_has_put_it() {
     for key in [
         PlatformKey::like_gce(),
         PlatformKey::like_gce().without_owner_read(),
-        gce_rsa(),
+        PlatformKey::like_gce_rsa(),
         PlatformKey::like_azure(),
     ] {
         let mut instance = start();
@@ -69,6 +65,64 @@ async fn it_is_found_where_the_platform_has_put_it() {
         tpm.quote(PcrBank::Sha256, &[PcrIndex::INPUTS], b"x")
             .await
             .unwrap();
+    }
+}
+
+/// What a verifier gets of a TPM that is laid out as a cloud's, and what it says of that.
+#[tokio::test]
+async fn quotes_of_tpms_like_those_of_clouds_are_verified() {
+    if skip_without(&["swtpm"]) {
+        return;
+    }
+    let ca = TestCa::new().unwrap();
+    let anchors = TrustAnchors::pinned()
+        .with_root(ca.root_pem().as_bytes())
+        .unwrap();
+    let profile = CertificateProfile::attestation_key("key");
+    for cloud in CloudTpm::ALL {
+        let mut instance = start();
+        let locations = instance.lay_out(cloud, &ca, &profile).await.unwrap();
+        // As a machine finds it that has just booted.
+        instance.reset().unwrap();
+        for location in locations {
+            let tpm = open(&instance, location, Vec::new()).await.unwrap();
+            let nonce = [0x5a; 32];
+            let pcrs: Vec<_> = PcrIndex::quoted().collect();
+            let quote = tpm.quote(PcrBank::Sha256, &pcrs, &nonce).await.unwrap();
+            let key = tpm.attestation_key().await.unwrap().unwrap();
+            assert_eq!(key.certificate_chain.len(), 1, "{location:?}");
+            tpm.close().await.unwrap();
+
+            let mut certificates = Pool::new();
+            for certificate in [
+                &key.certificate_chain[0],
+                ca.intermediate().certificate(),
+                ca.root().certificate(),
+            ] {
+                certificates.add(certificate).unwrap();
+            }
+            let pcrs = serde_json::json!({ quote.bank.to_string(): &quote.pcrs });
+            let pcrs = PcrBanks::from_json(pcrs.to_string().as_bytes()).unwrap();
+            let evidence = Evidence {
+                message: &quote.attest,
+                signature: &quote.signature,
+                pcrs: &pcrs,
+                certificates: &certificates,
+                public: Some(&key.public),
+            };
+            let expected = Expected::new(anchors.clone(), Timestamp::now()).answering(nonce);
+            let verified =
+                verify(&evidence, &expected).unwrap_or_else(|error| panic!("{location:?}: {error}"));
+            assert!(verified.is_simulated() && verified.answers_nonce());
+            assert_eq!(verified.pcrs(), &quote.pcrs);
+            assert!(verified.public_area().is_some());
+
+            // It answers no other nonce, and is not believed without the root.
+            let other = Expected::new(anchors.clone(), Timestamp::now()).answering([0; 32]);
+            assert!(verify(&evidence, &other).is_err());
+            let stranger = Expected::new(TrustAnchors::pinned(), Timestamp::now()).answering(nonce);
+            assert!(verify(&evidence, &stranger).is_err());
+        }
     }
 }
 
@@ -115,7 +169,7 @@ async fn what_is_missing_is_named() {
     let instance = start();
     let ca = TestCa::new().unwrap();
     let gce = PlatformKey::like_gce();
-    let (gce_location, rsa_location) = (gce.location(), gce_rsa().location());
+    let (gce_location, rsa_location) = (gce.location(), PlatformKey::like_gce_rsa().location());
     let refused = async |location| {
         let error = open(&instance, location, Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), TpmErrorKind::Unsupported, "{error}");
@@ -127,7 +181,10 @@ async fn what_is_missing_is_named() {
         "this TPM has no NV index 0x01c10003: expected the template of the attestation key (TPMT_PUBLIC) there"
     );
     instance.provision(&ca, gce).await.unwrap();
-    instance.provision(&ca, gce_rsa()).await.unwrap();
+    instance
+        .provision(&ca, PlatformKey::like_gce_rsa())
+        .await
+        .unwrap();
     open(&instance, gce_location, Vec::new()).await.unwrap();
     open(&instance, rsa_location, Vec::new()).await.unwrap();
 

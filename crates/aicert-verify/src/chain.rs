@@ -9,6 +9,7 @@
 
 mod fault;
 mod instance;
+mod issuers;
 mod pool;
 mod roles;
 
@@ -18,11 +19,12 @@ use pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 
 pub use fault::{ChainFault, IssuerUrl};
 pub use instance::{InstanceInfo, SecurityProperties};
+pub use issuers::{certificates_of_file, is_issued_by, issuer, issuer_urls};
 pub use pool::{POOL_LIMIT, Pool, PoolError};
 
 use crate::anchors::{Fingerprint, NITRO_ROOT, TrustAnchors, platform_of_root};
 use crate::signature::{PublicKey, Remembering};
-use crate::x509::{Certificate, CertificateError};
+use crate::x509::{Certificate, CertificateError, shorten};
 pub(crate) use roles::Purposes;
 use roles::check_roles;
 
@@ -373,7 +375,7 @@ fn issuer_missing(position: usize, certificate: &Certificate) -> ChainFault {
         position,
         subject: certificate.subject_text.clone(),
         issuer: certificate.issuer_text.clone(),
-        url: IssuerUrl(certificate.issuer_url.clone()),
+        url: IssuerUrl(certificate.issuer_urls.first().map(|url| shorten(url))),
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Certificate {
     /// Critical extensions that nothing here understands.
     pub(crate) unknown_critical: Vec<ObjectIdentifier>,
     /// Where the issuer's certificate can be fetched, as the certificate says.
-    pub(crate) issuer_url: Option<String>,
+    pub(crate) issuer_urls: Vec<String>,
     /// The content of Compute Engine's instance information.
     pub(crate) instance: Option<Vec<u8>>,
     pub(crate) fingerprint: Fingerprint,
@@ -181,13 +181,7 @@ impl Certificate {
                 .map(|extension| extension.extn_id)
                 .collect(),
             // Of use to people only: one that cannot be read is as good as none.
-            issuer_url: extensions
-                .iter()
-                .find(|extension| extension.extn_id == AuthorityInfoAccessSyntax::OID)
-                .map(|extension| extension.extn_value.as_bytes())
-                .filter(|value| lengths_fit(value))
-                .and_then(|value| AuthorityInfoAccessSyntax::from_der(value).ok())
-                .and_then(|access| issuer_url(&access)),
+            issuer_urls: issuer_urls(extensions),
             instance: extensions
                 .iter()
                 .find(|extension| extension.extn_id == INSTANCE)
@@ -307,19 +301,28 @@ fn split(bytes: &[u8]) -> der::Result<(std::ops::Range<usize>, Vec<u8>)> {
     Ok((start..start + length, signature.to_vec()))
 }
 
-fn issuer_url(access: &AuthorityInfoAccessSyntax) -> Option<String> {
-    access
-        .0
+fn issuer_urls(extensions: &[x509_cert::ext::Extension]) -> Vec<String> {
+    const LIMIT: usize = 8;
+    let access = extensions
         .iter()
+        .find(|extension| extension.extn_id == AuthorityInfoAccessSyntax::OID)
+        .map(|extension| extension.extn_value.as_bytes())
+        .filter(|value| lengths_fit(value))
+        .and_then(|value| AuthorityInfoAccessSyntax::from_der(value).ok());
+    access
+        .iter()
+        .flat_map(|access| &access.0)
         .filter(|description| description.access_method == CA_ISSUERS)
-        .find_map(|description| match &description.access_location {
-            GeneralName::UniformResourceIdentifier(url) => Some(shorten(url.as_str())),
+        .filter_map(|description| match &description.access_location {
+            GeneralName::UniformResourceIdentifier(url) => Some(url.as_str().to_owned()),
             _ => None,
         })
+        .take(LIMIT)
+        .collect()
 }
 
 /// Names come from the file: they are shown escaped by whoever prints them, and never at any length.
-fn shorten(name: &str) -> String {
+pub(crate) fn shorten(name: &str) -> String {
     const LIMIT: usize = 200;
     let mut text: String = name.chars().take(LIMIT).collect();
     if text.len() < name.len() {

@@ -18,7 +18,7 @@ const PARTS: [&str; 12] = [
     ":(exclude)crates/*/README.md",
     ":(exclude)crates/aicert-cli",
     ":(exclude)crates/aicert-client",
-    ":(exclude)crates/aicert-cloud-qemu",
+    ":(exclude)crates/aicert-cloud-*",
     ":(exclude)crates/aicert-swtpm-testing",
 ];
 

@@ -18,6 +18,8 @@ pub(crate) struct Machine {
     pub(crate) swtpm: SwtpmInstance,
     pub(crate) ca: TestCa,
     pub(crate) identity: Identity,
+    /// More of them for the server.
+    pub(crate) arguments: Vec<String>,
     folder: tempfile::TempDir,
 }
 
@@ -37,19 +39,25 @@ impl Machine {
         let key = PlatformKey::like_gce();
         let location = key.location();
         let issuers = swtpm.provision(&ca, key).await.unwrap();
+        Self::of(swtpm, ca, |document| {
+            document.attestation_key = location;
+            document.issuers = issuers.into_iter().map(Base64).collect();
+        })
+    }
+
+    /// A machine with this TPM, which is told what `tell` adds.
+    pub(crate) fn of(swtpm: SwtpmInstance, ca: TestCa, tell: impl FnOnce(&mut Provisioning)) -> Self {
         let identity = Identity::generate();
         let folder = tempfile::tempdir().unwrap();
-        let document = Provisioning {
-            attestation_key: location,
-            issuers: issuers.into_iter().map(Base64).collect(),
-            ..super::provisioning(identity.digest(), 600)
-        };
+        let mut document = super::provisioning(identity.digest(), 600);
+        tell(&mut document);
         let text = serde_json::to_vec(&document).unwrap();
         std::fs::write(folder.path().join("provisioning.json"), text).unwrap();
         Self {
             swtpm,
             ca,
             identity,
+            arguments: Vec::new(),
             folder,
         }
     }
@@ -67,6 +75,7 @@ impl Machine {
             .arg(self.state())
             .args(["--listen", "127.0.0.1:0", "--tpm"])
             .arg(format!("swtpm:127.0.0.1:{}", self.swtpm.port()))
+            .args(&self.arguments)
             .env("HUNTER_TOKEN", "hunter2-of-the-server")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
