@@ -2,6 +2,7 @@
 
 mod experts;
 mod machines;
+mod publish;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(crate) use experts::{
 pub(crate) use machines::{
     AttachArgs, DestroyArgs, ListArgs, LogsArgs, MachinesArgs, MachinesCommand, WhereElse,
 };
+pub(crate) use publish::{CloudName, DestinationArgs, DiscardArgs, PublishArgs};
 
 const EXIT_CODES: &str = "Exit codes:
   0    it holds; the job succeeded and its proof was written
@@ -78,7 +80,7 @@ pub(crate) enum Command {
     Quote(QuoteArgs),
     /// Verifies attestation documents of AWS NitroTPM
     Nitro(NitroArgs),
-    /// Computes what a bootable image measures
+    /// Measures, builds, verifies and publishes images
     Image(ImageArgs),
     /// Prints completions for a shell
     Completions(CompletionsArgs),

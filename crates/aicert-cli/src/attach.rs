@@ -37,7 +37,7 @@ pub(crate) fn attach(args: &AttachArgs, terminal: Terminal) -> Result<Exit, Fail
             failures,
         } = fleet.survey_remote().await;
         for failure in failures {
-            terminal.warning(&failure.message);
+            terminal.warning(&failure.with_advice());
         }
         // One whose record cannot be read is meant only if it is named.
         entries.retain(|entry| entry.phase.is_some() || (args.job.is_some() && entry.problem.is_some()));

@@ -12,7 +12,7 @@ use aicert_core::runtime::Runtime;
 use aicert_core::spec::LocalTpm;
 use aicert_core::tpm::{TpmBackend, TpmError};
 
-pub(crate) use self::machines::{Provider, only_places, provider, provider_at};
+pub(crate) use self::machines::{Destination, Provider, only_places, provider, provider_at, publisher};
 use crate::error::Failure;
 
 /// A TPM to run a job with.

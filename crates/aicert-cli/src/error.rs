@@ -146,6 +146,14 @@ impl Failure {
         self
     }
 
+    /// Message and help in one line, for where it ends nothing.
+    pub(crate) fn with_advice(&self) -> String {
+        match &self.help {
+            Some(help) => format!("{}; {help}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let mut value = serde_json::json!({
             "event": "error",

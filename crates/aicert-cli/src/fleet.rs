@@ -273,7 +273,16 @@ impl Fleet {
         let machines = match (self.machines_of(entry, &taken).await, in_use) {
             (Ok(machines), _) => machines,
             (Err(problem), InUse::Refuse) => return Err(problem),
-            (Err(_), InUse::Destroy) => self.machines_anywhere(&entry.job).await,
+            (Err(_), InUse::Destroy) => {
+                // What is known of the job is about to go; that there may be a machine must not.
+                if let Take::Run(run) = &taken
+                    && let Some(place) = run.record().place()
+                {
+                    let remembered = self.places.remember(&place);
+                    remembered.map_err(|error| Failure::of(&error))?;
+                }
+                self.machines_anywhere(&entry.job).await
+            }
         };
         for doomed in &machines {
             if matches!(taken, Take::Gone) && doomed.in_use == Some(true) && in_use == InUse::Refuse {

@@ -1,6 +1,7 @@
-//! `aicert image`: measuring images, building them, and building them again to compare.
+//! `aicert image`: measuring images, building them, building them again to compare, and publishing them.
 
 mod build;
+mod publish;
 mod recipe;
 mod verify;
 
@@ -21,6 +22,7 @@ use crate::table::{Row, table};
 use crate::text::{Text, one_line};
 
 pub(crate) use build::build;
+pub(crate) use publish::{discard, publish};
 pub(crate) use verify::verify;
 
 /// What is looked at to tell people what a file looks like.

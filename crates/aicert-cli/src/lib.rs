@@ -112,6 +112,8 @@ fn dispatch(cli: Cli, terminal: Terminal) -> Result<Exit, Failure> {
             ImageCommand::Build(args) => image::build(&args, terminal),
             ImageCommand::Measure(args) => image::measure(&args, terminal),
             ImageCommand::Verify(args) => image::verify(&args, terminal),
+            ImageCommand::Publish(args) => image::publish(&args, terminal),
+            ImageCommand::Discard(args) => image::discard(&args, terminal),
         },
         Some(Command::Completions(args)) => Ok(completions(&args, terminal)),
         None if bare => run::run(&cli.run, terminal),

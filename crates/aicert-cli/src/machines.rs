@@ -129,7 +129,8 @@ pub(crate) fn destroy(args: &DestroyArgs, terminal: Terminal) -> Result<Exit, Fa
             None => (survey.entries.iter().collect(), survey.failures.clone()),
         };
         let in_use = if args.force { InUse::Destroy } else { InUse::Refuse };
-        let in_clouds = chosen.iter().filter(|entry| entry.is_in_cloud()).count() as u64;
+        let takes_long = |entry: &&&Entry| entry.is_in_cloud() && entry.machine.is_some();
+        let in_clouds = chosen.iter().filter(takes_long).count() as u64;
         if in_clouds > 0 {
             let machines = count(in_clouds, "machine");
             terminal.note(&format!("Removing {machines} in clouds, which takes some minutes …").into());

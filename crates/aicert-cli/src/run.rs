@@ -24,7 +24,7 @@ use crate::trust::Trust;
 const CONFIG_LIMIT: u64 = 8 << 20;
 
 /// What the reference values of an image are called, in place of its extension.
-const REFERENCE_VALUES: &str = ".reference-values.json";
+pub(crate) const REFERENCE_VALUES: &str = ".reference-values.json";
 
 /// Everything that is known before anything is done.
 pub(crate) struct Plan {

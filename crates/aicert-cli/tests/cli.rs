@@ -37,7 +37,7 @@ fn help_is_short_and_complete() {
                    log has
       quote        Verifies TPM quotes outside of proofs
       nitro        Verifies attestation documents of AWS NitroTPM
-      image        Computes what a bootable image measures
+      image        Measures, builds, verifies and publishes images
       completions  Prints completions for a shell
       help         Print this message or the help of the given subcommand(s)
 

@@ -7,6 +7,8 @@ use aicert_core::certificate::PlatformKind;
 use aicert_core::time::Timestamp;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
+use super::{DiscardArgs, PublishArgs};
+
 const EXIT_CODES: &str = "Exit codes:
   0  it holds
   1  it does not hold
@@ -134,6 +136,10 @@ pub(crate) enum ImageCommand {
     Measure(MeasureArgs),
     /// Builds an image again, from the commit that it names, and says whether that gives the same bytes
     Verify(ImageVerifyArgs),
+    /// Puts an image into a cloud, where machines can be made from it
+    Publish(PublishArgs),
+    /// Removes a published image, complete or not
+    Discard(DiscardArgs),
 }
 
 /// Where the recipe of the image is, and what it is made with.

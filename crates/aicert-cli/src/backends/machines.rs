@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use aicert_core::cloud::CloudProvider;
+use aicert_cloud_common::Owner;
+use aicert_core::cloud::{CloudProvider, ImagePublisher};
 use aicert_core::spec::MachineSpec;
 
 use super::clouds;
@@ -40,6 +41,33 @@ pub(crate) fn provider(machine: &MachineSpec, place: &Place, state: &State) -> P
         (MachineSpec::Aws(machine), Some(cloud)) => clouds::aws::provider(cloud, Some(machine)),
         (MachineSpec::Gcp(machine), Some(cloud)) => clouds::gcp::provider(cloud, Some(machine)),
         _ => Err(Failure::misuse("this build knows no such machine")),
+    }
+}
+
+/// Where images are published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Destination {
+    Azure {
+        subscription: String,
+        region: String,
+        resource_group: Option<String>,
+        gallery: Option<String>,
+    },
+    Aws {
+        region: String,
+    },
+    Gcp {
+        project: String,
+        bucket: String,
+    },
+}
+
+/// Who publishes images there.
+pub(crate) fn publisher(destination: &Destination, owner: Owner) -> Result<Arc<dyn ImagePublisher>, Failure> {
+    match destination {
+        Destination::Azure { .. } => clouds::azure::publisher(destination, owner),
+        Destination::Aws { region } => clouds::aws::publisher(region, owner),
+        Destination::Gcp { project, bucket } => clouds::gcp::publisher(project, bucket, owner),
     }
 }
 

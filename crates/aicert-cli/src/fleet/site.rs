@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::backends::{self, Provider};
 use crate::error::{Exit, Failure};
+use crate::fleet::no_provider;
 use crate::place::{Place, Places};
 use crate::remote::record::{Record, Runs};
 use crate::state::State;
@@ -37,7 +38,7 @@ pub(super) fn sites(
     places: &Places,
     other: Option<&Place>,
 ) -> (Vec<Site>, Vec<Failure>) {
-    let (remembered, failures) = places.list();
+    let (remembered, mut failures) = places.list();
     // That they cannot be listed is told when they are needed.
     let runs = runs.list().unwrap_or_default();
     let recorded = runs
@@ -49,26 +50,32 @@ pub(super) fn sites(
         .chain(recorded)
         .chain(other.cloned())
         .collect();
-    let sites = all.into_iter().filter_map(|place| {
-        let provider = backends::provider_at(&place, state)?;
-        Some(Site { place, provider })
-    });
-    (sites.collect(), failures)
+    let mut sites = Vec::new();
+    for place in all {
+        match backends::provider_at(&place, state) {
+            Some(provider) => sites.push(Site { place, provider }),
+            // A record of such a provider says so itself.
+            None if place.is_cloud() => failures.push(unanswered(&place, no_provider(&place.provider))),
+            None => {}
+        }
+    }
+    (sites, failures)
 }
 
 impl Site {
     pub(super) fn provider(&self) -> Result<&Arc<dyn CloudProvider>, Failure> {
         self.provider
             .as_ref()
-            .map_err(|failure| self.unanswered(failure.clone()))
+            .map_err(|failure| unanswered(&self.place, failure.clone()))
     }
 
     /// Every machine here.
     pub(super) async fn list(&self) -> Result<Vec<MachineRecord>, Failure> {
         let provider = self.provider()?;
         match timeout(PATIENCE, provider.list()).await {
-            Ok(listed) => listed.map_err(|error| self.unanswered(Failure::of(&error))),
-            Err(_) => Err(self.unanswered(
+            Ok(listed) => listed.map_err(|error| unanswered(&self.place, Failure::of(&error))),
+            Err(_) => Err(unanswered(
+                &self.place,
                 Failure::new(Exit::DoesNotHold, silence()).help("check the network, and try again"),
             )),
         }
@@ -86,17 +93,16 @@ impl Site {
         });
         Ok(join_all(found).await)
     }
+}
 
-    /// Says which place it is that could not be asked, where there may be several.
-    fn unanswered(&self, mut failure: Failure) -> Failure {
-        if self.place.is_cloud() {
-            failure.message = format!(
-                "machines at {} cannot be looked at: {}",
-                self.place, failure.message
-            );
-        }
-        failure
+/// Says which place it is that could not be asked, where there may be several.
+fn unanswered(place: &Place, mut failure: Failure) -> Failure {
+    if place.is_cloud() {
+        failure.message = format!("machines at {place} cannot be looked at: {}", failure.message);
+        // Whatever was found elsewhere holds, and there may be more.
+        failure.exit = Exit::DoesNotHold;
     }
+    failure
 }
 
 fn silence() -> String {

@@ -77,6 +77,11 @@ pub(crate) fn verify(args: &ImageVerifyArgs, terminal: Terminal) -> Result<Exit,
     })
 }
 
+/// The raw image that is meant: a file, or the one of a folder that is what its list says.
+pub(super) fn raw_image(path: &Path) -> Result<PathBuf, Failure> {
+    Ok(Subject::read(path)?.raw)
+}
+
 impl Subject {
     fn read(path: &Path) -> Result<Self, Failure> {
         if !path.is_dir() {

@@ -48,7 +48,7 @@ pub(crate) async fn survey(fleet: &Fleet, terminal: Terminal) {
     for failure in found.failures {
         terminal.warning(&format!(
             "what earlier commands left cannot be looked at: {}",
-            failure.message
+            failure.with_advice()
         ));
     }
     for entry in found.entries {
