@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aicert_cloud_common::console_text;
 use aicert_core::cloud::{
     CloudCapabilities, CloudError, CloudProvider, MachineId, MachineRecord, MachineRequest,
 };
@@ -14,9 +15,6 @@ use crate::account::Account;
 use crate::config::AwsConfig;
 use crate::error::Failure;
 use crate::{PROVIDER, group, instance, run};
-
-/// What is shown of a console; EC2 keeps 64 KiB.
-const CONSOLE_LIMIT: usize = 64 << 10;
 
 /// Machines in Amazon EC2, with UEFI and NitroTPM.
 #[derive(Debug)]
@@ -136,11 +134,5 @@ async fn console(account: &Account, instance: &str) -> Result<String, Failure> {
         Err(failure) if failure.code() == "InvalidInstanceID.NotFound" => String::new(),
         Err(failure) => return Err(failure),
     };
-    let bytes = STANDARD.decode(output.trim()).unwrap_or_default();
-    let end = &bytes[bytes.len().saturating_sub(CONSOLE_LIMIT)..];
-    // Nothing that a terminal would act upon.
-    Ok(String::from_utf8_lossy(end)
-        .chars()
-        .filter(|c| matches!(c, '\n' | '\t') || !c.is_control())
-        .collect())
+    Ok(console_text(&STANDARD.decode(output.trim()).unwrap_or_default()))
 }
