@@ -193,9 +193,10 @@ impl From<Failure> for CloudError {
             Failure::Left { cause, why, .. } => {
                 let cause = Self::from(*cause);
                 let why = Self::from(*why);
-                let advice: Vec<_> = [cause.advice(), why.advice()].into_iter().flatten().collect();
-                let then = "then `aicert machines list` shows what there is, and `aicert machines destroy` removes it";
-                Self::new(cause.kind(), message).with_advice(format!("{}; {then}", advice.join("; ")))
+                let then = "`aicert machines list` shows what there is, and `aicert machines destroy` removes it";
+                let mut advice: Vec<_> = [cause.advice(), why.advice(), Some(then)].into_iter().flatten().collect();
+                advice.dedup();
+                Self::new(cause.kind(), message).with_advice(advice.join("; "))
             }
         }
     }

@@ -173,7 +173,10 @@ async fn available(account: &Account, name: &str) -> Result<Published, Failure> 
                 state => Err(Failure::told(
                     CloudErrorKind::Failed,
                     format!("the image {} ({name:?}) is {state}", image.id),
-                    format!("`aicert image discard --provider aws {name}`, and publish it again"),
+                    format!(
+                        "`aicert image discard --provider aws --region {} {name}`, and publish it again",
+                        account.config.region
+                    ),
                 )),
             }
         })

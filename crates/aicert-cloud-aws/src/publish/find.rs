@@ -99,7 +99,8 @@ impl Mark {
             CloudErrorKind::Failed,
             format!("there is {what} {id} with the name {:?}, and it {why}", self.name),
             format!(
-                "publish under another name; or, if nobody needs it any more, remove it: `aicert image discard --provider aws {}`",
+                "publish under another name; or, if nobody needs it any more, remove it: `aicert image discard --provider aws \
+                 --region … {}`",
                 self.name
             ),
         ))

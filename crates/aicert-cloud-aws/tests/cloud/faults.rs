@@ -366,6 +366,39 @@ async fn nobody_touches_what_belongs_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn machines_that_end_by_themselves_are_told_and_cleaned_up() {
+    let Some(scene) = Scene::new().await else { return };
+    // While it is waited for.
+    scene.cloud.slow(Slow {
+        start: 100_000,
+        ..Slow::default()
+    });
+    let provider = scene.provider();
+    let provision = provider.provision(request("taken"));
+    let take = async {
+        while scene.cloud.instances_made() == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        scene.cloud.take_instances_away().await;
+    };
+    let (made, ()) = tokio::join!(provision, take);
+    let error = made.unwrap_err();
+    assert_eq!(error.kind(), CloudErrorKind::Boot, "{error:?}");
+    assert!(error.message().contains("ended before it ran"), "{error}");
+    scene.assert_nothing_left().await;
+    // And later: its group is left, and shows it.
+    scene.cloud.slow(Slow::default());
+    let machine = scene.provision("later").await.unwrap();
+    scene.cloud.take_instances_away().await;
+    assert!(!provider.is_running(&machine.id).await.unwrap());
+    assert_eq!(provider.console_log(&machine.id).await.unwrap(), "");
+    let listed = provider.list().await.unwrap();
+    assert_eq!((listed.len(), listed[0].endpoint), (1, None));
+    scene.destroy("later").await.unwrap();
+    scene.assert_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_and_nobody_known() {
     let Some(cloud) = AwsCloud::start().await else {
         return;

@@ -191,7 +191,7 @@ impl AwsCloud {
         id
     }
 
-    /// Calls EC2 past all checks and faults.
+    /// Calls EC2 past all checks and faults, as somebody else might who uses the account.
     pub async fn ask(&self, action: &str, parameters: &[(&str, &str)]) -> String {
         let all = [("Action", action), ("Version", "2016-11-15")];
         let parameters = all
@@ -199,7 +199,22 @@ impl AwsCloud {
             .chain(parameters)
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
-        self.shared.ask(&parameters).await.1
+        let (_, answer) = self.shared.ask(&parameters).await;
+        let seen = Seen {
+            service: "ec2",
+            operation: action.into(),
+            parameters,
+        };
+        lock(&self.shared.world).note(&seen, &answer);
+        answer
+    }
+
+    /// Ends all instances, as Amazon does with spot machines that it wants back.
+    pub async fn take_instances_away(&self) {
+        let ids: Vec<_> = lock(&self.shared.world).instances.keys().cloned().collect();
+        for id in ids {
+            self.ask("TerminateInstances", &[("InstanceId.1", &id)]).await;
+        }
     }
 
     /// What is left in the account that costs, or was made by aicert.
