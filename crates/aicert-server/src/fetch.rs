@@ -12,11 +12,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a host may send somewhere else on itself.
 const REDIRECTIONS: usize = 3;
 
-/// Asks over the machine's network.
-pub(crate) struct Http(reqwest::Client);
+/// Asks over the machine's network. Where that cannot be done at all, nothing is there.
+pub(crate) struct Http(Result<reqwest::Client, String>);
 
 impl Http {
-    pub(crate) fn new() -> reqwest::Result<Self> {
+    pub(crate) fn new() -> Self {
         let on_the_same_host = |attempt: reqwest::redirect::Attempt<'_>| {
             let host = |url: &Url| (url.host_str().map(str::to_owned), url.port());
             let stays = attempt
@@ -29,24 +29,21 @@ impl Http {
                 attempt.stop()
             }
         };
-        reqwest::Client::builder()
+        let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::custom(on_the_same_host))
             .timeout(PATIENCE)
             .user_agent(concat!("aicert-server/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map(Self)
+            .map_err(in_words);
+        Self(client)
     }
 }
 
 #[async_trait]
 impl Fetch for Http {
     async fn fetch(&self, url: &Url) -> Result<Vec<u8>, String> {
-        let in_words = |error: reqwest::Error| {
-            let error = error.without_url();
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-            format!("{error}{}", cause.unwrap_or_default())
-        };
-        let mut response = self.0.get(url.clone()).send().await.map_err(in_words)?;
+        let client = self.0.as_ref().map_err(Clone::clone)?;
+        let mut response = client.get(url.clone()).send().await.map_err(in_words)?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(format!("status {}", response.status().as_u16()));
         }
@@ -59,4 +56,10 @@ impl Fetch for Http {
         }
         Ok(bytes)
     }
+}
+
+fn in_words(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+    format!("{error}{}", cause.unwrap_or_default())
 }

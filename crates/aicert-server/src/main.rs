@@ -254,7 +254,7 @@ async fn complete_chain(
         .issuer_host
         .iter()
         .fold(IssuerHosts::of_clouds(), |hosts, host| hosts.with(host));
-    let followed = follow(&known, &hosts, &fetch::Http::new()?).await;
+    let followed = follow(&known, &hosts, &fetch::Http::new()).await;
     let (certificates, fetched) = (followed.chain.len(), followed.fetched);
     match followed.missing {
         None => tracing::info!(
