@@ -315,7 +315,7 @@ mod tests {
                 format!("{RUN}&TagSpecification.1.Tags.1.Key=a"),
                 "Tags is no parameter",
             ),
-            (format!("{RUN}&BlockDeviceMapping.1.Ebs=gp3"), "is no structure"),
+            (format!("{RUN}&BlockDeviceMapping.1.Ebs=gp3"), "is a structure"),
         ] {
             let Some(problems) = problems(&form) else { return };
             match expected {
