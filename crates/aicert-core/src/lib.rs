@@ -4,6 +4,7 @@
 pub mod api;
 pub mod attestation;
 pub mod canonical;
+pub mod cbor;
 pub mod certificate;
 #[cfg(feature = "pipeline")]
 pub mod cloud;

@@ -361,7 +361,7 @@ fn require_attestation_key(public: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn name(common_name: &str) -> Result<Name, Failure> {
+pub(crate) fn name(common_name: &str) -> Result<Name, Failure> {
     // RFC 4514 has characters with a meaning of their own.
     let escaped: String = common_name
         .chars()
@@ -387,8 +387,24 @@ fn certify(
     key: &SubjectPublicKeyInfoOwned,
     profile: &CertificateProfile,
 ) -> Result<Vec<u8>, Failure> {
+    let sign = |body: &[u8]| {
+        let signature: DerSignature = signer.sign(body);
+        signature.as_bytes().to_vec()
+    };
+    certify_with(ECDSA_SHA256, &key_info(signer)?, issuer, key, profile, sign)
+}
+
+/// Makes a certificate; `sign` signs its body with the algorithm named and the key of `signer`.
+pub(crate) fn certify_with(
+    algorithm: ObjectIdentifier,
+    signer: &SubjectPublicKeyInfoOwned,
+    issuer: &Name,
+    key: &SubjectPublicKeyInfoOwned,
+    profile: &CertificateProfile,
+    sign: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> Result<Vec<u8>, Failure> {
     let algorithm = AlgorithmIdentifierOwned {
-        oid: ECDSA_SHA256,
+        oid: algorithm,
         parameters: None,
     };
     let body = TbsCertificateInner {
@@ -407,13 +423,13 @@ fn certify(
         subject_public_key_info: key.clone(),
         issuer_unique_id: None,
         subject_unique_id: None,
-        extensions: Some(extensions(&key_info(signer)?, key, profile)?),
+        extensions: Some(extensions(signer, key, profile)?),
     };
-    let signature: DerSignature = signer.sign(&body.to_der().map_err(Failure::certificate)?);
+    let signature = sign(&body.to_der().map_err(Failure::certificate)?);
     CertificateInner {
         tbs_certificate: body,
         signature_algorithm: algorithm,
-        signature: BitString::from_bytes(signature.as_bytes()).map_err(Failure::certificate)?,
+        signature: BitString::from_bytes(&signature).map_err(Failure::certificate)?,
     }
     .to_der()
     .map_err(Failure::certificate)

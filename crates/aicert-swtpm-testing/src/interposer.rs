@@ -21,6 +21,8 @@ pub enum Verdict {
     Replace(Vec<u8>),
     /// The TPM gets nothing; this response code goes back.
     Refuse(u32),
+    /// The TPM gets nothing; this response goes back.
+    Answer(Vec<u8>),
     /// The TPM gets nothing, and nothing ever goes back.
     Ignore,
 }
@@ -124,6 +126,7 @@ fn interfere(mut client: TcpStream, target: u16, judge: &Mutex<Judge>) {
                 let header = [&[0x80, 0x01, 0, 0, 0, 10][..], &code.to_be_bytes()].concat();
                 Ok(header)
             }
+            Verdict::Answer(response) => Ok(response),
             Verdict::Ignore => continue,
         };
         let Ok(answer) = answer else { break };

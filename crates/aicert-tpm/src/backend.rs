@@ -42,14 +42,19 @@ impl Tpm {
         let simulated = matches!(config.tcti, Tcti::Swtpm { .. });
         let boot_event_log = config.boot_event_log.clone();
         let (worker, (banks, key)) = Worker::start(config, |session| {
-            (session.banks.clone(), Some(session.key.evidence.clone()))
+            let key = session.key().ok().map(|key| key.evidence.clone());
+            (session.banks.clone(), key)
         })
         .await?;
+        let evidence = match key {
+            Some(_) => EvidenceKind::Quote,
+            None => EvidenceKind::NitroDocument,
+        };
         Ok(Self {
             worker,
             capabilities: TpmCapabilities {
                 banks,
-                evidence: EvidenceKind::Quote,
+                evidence,
                 simulated,
             },
             key,
@@ -62,14 +67,15 @@ impl Tpm {
     ///
     /// # Errors
     ///
-    /// When the TPM is stuck, or the thread has ended.
+    /// When the TPM is stuck, the thread has ended, or there is no key because quotes are documents.
     pub async fn with_context<R: Send + 'static>(
         &self,
         commands: impl FnOnce(&mut Context, KeyHandle) -> R + Send + 'static,
     ) -> Result<R, TpmError> {
         self.worker
             .run("commands of the caller", |session, _| {
-                Ok(commands(&mut session.context, session.key.handle))
+                let key = session.key()?.handle;
+                Ok(commands(&mut session.context, key))
             })
             .await
     }

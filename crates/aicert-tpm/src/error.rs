@@ -1,5 +1,6 @@
 //! What can fail inside, and how it is told outside.
 
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use aicert_core::tpm::{PcrBank, TpmError, TpmErrorKind};
@@ -21,6 +22,16 @@ pub(crate) enum Failure {
         waited: Duration,
         source: tss_esapi::Error,
     },
+    /// A command that the TSS has no part in did not reach the TPM, or its answer did not come back.
+    #[error("{operation} failed: {way} could not be used: {source}")]
+    Wire {
+        operation: &'static str,
+        way: String,
+        source: io::Error,
+    },
+    /// The platform behind the TPM refused, and named its reason.
+    #[error("{operation} was refused by the Nitro Secure Module: {code:?}")]
+    Refused { operation: &'static str, code: String },
     /// The answer contradicts the question, or itself.
     #[error("{operation} returned something that makes no sense: {what}")]
     Nonsense { operation: &'static str, what: String },
@@ -69,6 +80,22 @@ impl From<Failure> for TpmError {
                 .with_advice("wait until what else uses the TPM is done, then run again")
                 .with_source(source)
                 .retryable(),
+            Failure::Wire { source, .. } => match source.kind() {
+                ErrorKind::PermissionDenied => Self::new(TpmErrorKind::PermissionDenied, message).with_advice(
+                    "let this user open the device: kernels before Linux 6.3 pass the command on to it alone",
+                ),
+                ErrorKind::ResourceBusy => Self::new(TpmErrorKind::InUse, message)
+                    .with_advice("stop what else uses the TPM directly; use /dev/tpmrm0 there")
+                    .retryable(),
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::new(TpmErrorKind::Busy, message)
+                    .with_advice("look for what else uses the TPM; a bare software TPM serves one client, and makes no documents")
+                    .retryable(),
+                _ => Self::new(TpmErrorKind::Failed, message)
+                    .with_advice("look whether the TPM, or the process that simulates it, was stopped, then run again"),
+            }
+            .with_source(source),
+            Failure::Refused { .. } => Self::new(TpmErrorKind::Failed, message)
+                .with_advice("try again a little later; if it is refused again, start another instance"),
             Failure::Nonsense { .. } => Self::new(TpmErrorKind::Failed, message),
             Failure::Unstable { .. } => Self::new(TpmErrorKind::Failed, message)
                 .with_advice("find and stop the program that extends PCRs, for example an IMA policy")

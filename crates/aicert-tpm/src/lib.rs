@@ -6,11 +6,13 @@ mod config;
 mod error;
 mod holder;
 mod key;
+mod nitro;
 mod nv;
 mod pcr;
 mod platform;
 mod preflight;
 mod quote;
+mod wire;
 mod worker;
 
 pub use backend::Tpm;

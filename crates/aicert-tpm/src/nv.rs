@@ -78,7 +78,7 @@ fn authorization(attributes: NvIndexAttributes, handle: ObjectHandle) -> Option<
     }
 }
 
-fn read_pieces(
+pub(crate) fn read_pieces(
     context: &mut Context,
     authorization: NvAuth,
     handle: ObjectHandle,
@@ -94,7 +94,7 @@ fn read_pieces(
         .min(MaxNvBuffer::MAX_SIZE);
     let mut data = Vec::with_capacity(size);
     while data.len() < size {
-        // Both are at most `LIMIT`, which fits.
+        // Both are at most some KiB, which fits.
         let (offset, length) = (data.len() as u16, largest.min(size - data.len()) as u16);
         let piece = patience.insist(OPERATION, Repeat::Harmless, || {
             context.execute_with_session(Some(AuthSession::Password), |context| {

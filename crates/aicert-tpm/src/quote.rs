@@ -8,8 +8,9 @@ use tss_esapi::structures::{Attest, AttestInfo, Data, Digest, Signature, Signatu
 use tss_esapi::traits::Marshall as _;
 
 use crate::error::Failure;
+use crate::key::SigningKey;
 use crate::pcr;
-use crate::worker::{Patience, Repeat, Session};
+use crate::worker::{Patience, Repeat, Session, Signer};
 
 const OPERATION: &str = "TPM2_Quote";
 
@@ -24,6 +25,9 @@ pub(crate) fn quote(
     pcrs: &BTreeSet<PcrIndex>,
     qualifying_data: &[u8],
 ) -> Result<Quote, Failure> {
+    if let Signer::Nitro(nitro) = &session.signer {
+        return nitro.quote(&mut session.context, patience, bank, pcrs, qualifying_data);
+    }
     if pcrs.is_empty() {
         return Err(Failure::Unsupported {
             what: "a quote of no PCRs was asked for".into(),
@@ -33,7 +37,7 @@ pub(crate) fn quote(
     for _ in 0..pcr::ATTEMPTS {
         let values = pcr::read(session, patience, bank, pcrs)?;
         let (attest, signature) = sign(session, patience, bank, pcrs, qualifying_data)?;
-        if covers(&attest, &values, session.key.hash)? {
+        if covers(&attest, &values, session.key()?.hash)? {
             let (attest, signature) = authentic(session, patience, &attest, signature)?;
             return Ok(Quote {
                 bank,
@@ -54,6 +58,9 @@ pub(crate) fn quote(
 /// are obfuscated with a value of that key's own (TPM 2.0 Library, part 2, `TPMS_ATTEST`), so they could not be compared
 /// with those in a quote.
 pub(crate) fn clock(session: &mut Session, patience: Patience) -> Result<TpmClock, Failure> {
+    if let Signer::Nitro(nitro) = &session.signer {
+        return nitro.clock(patience);
+    }
     let bank = *session
         .banks
         .first()
@@ -78,7 +85,7 @@ fn sign(
 ) -> Result<(Attest, Signature), Failure> {
     let selection = pcr::selection(bank, pcrs)?;
     let data = Data::try_from(qualifying_data).map_err(Failure::of(OPERATION))?;
-    let key = session.key.handle;
+    let key = session.key()?.handle;
     let (attest, signature) = patience.insist(OPERATION, Repeat::Harmless, || {
         session
             .context
@@ -122,8 +129,9 @@ fn authentic(
     signature: Signature,
 ) -> Result<(Vec<u8>, Vec<u8>), Failure> {
     let attest = attest.marshall().map_err(Failure::of(OPERATION))?;
-    let digest = Digest::try_from(session.key.hash.hash(&[&attest])).map_err(Failure::of(OPERATION))?;
-    let (context, key) = (&mut session.context, session.key.handle);
+    let SigningKey { hash, handle, .. } = *session.key()?;
+    let digest = Digest::try_from(hash.hash(&[&attest])).map_err(Failure::of(OPERATION))?;
+    let (context, key) = (&mut session.context, handle);
     patience.insist("TPM2_VerifySignature of a quote", Repeat::Harmless, || {
         context.verify_signature(key, digest.clone(), signature.clone())
     })?;

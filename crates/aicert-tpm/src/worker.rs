@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aicert_core::attestation::KeyLocation;
 use aicert_core::tpm::{PcrBank, TpmError, TpmErrorKind};
 use tokio::sync::oneshot;
 use tss_esapi::Context;
@@ -12,13 +13,36 @@ use crate::config::{KeySource, Tcti, TpmConfig};
 use crate::error::{Failure, Hint};
 use crate::holder::Process;
 use crate::key::SigningKey;
+use crate::nitro::Nitro;
+use crate::wire::Wire;
 use crate::{holder, key, pcr, preflight};
 
 /// What the thread owns.
 pub(crate) struct Session {
     pub(crate) context: Context,
-    pub(crate) key: SigningKey,
+    pub(crate) signer: Signer,
     pub(crate) banks: Vec<PcrBank>,
+}
+
+/// What makes the TPM's evidence.
+pub(crate) enum Signer {
+    /// A key that signs quotes.
+    Key(SigningKey),
+    /// A NitroTPM, which makes documents.
+    Nitro(Nitro),
+}
+
+impl Session {
+    /// The key that signs quotes.
+    pub(crate) fn key(&self) -> Result<&SigningKey, Failure> {
+        match &self.signer {
+            Signer::Key(key) => Ok(key),
+            Signer::Nitro(_) => Err(Failure::Unsupported {
+                what: "this TPM is used without an attestation key: its evidence is documents".into(),
+                advice: "ask for a quote, which is a document then",
+            }),
+        }
+    }
 }
 
 type Job = Box<dyn FnOnce(&mut Session) + Send>;
@@ -142,8 +166,19 @@ fn open(tcti: &Tcti, key: KeySource, deadline: Duration) -> Result<Session, TpmE
     let mut context = Context::new(name_conf).map_err(|error| unopened(tcti, error))?;
     let patience = Patience::until(deadline);
     let banks = pcr::active_banks(&mut context, patience)?;
-    let key = key::load(&mut context, key, patience)?;
-    Ok(Session { context, key, banks })
+    let signer = match key {
+        // Documents bring their certificates: what the provider knows of issuers is of no use.
+        KeySource::Platform {
+            location: KeyLocation::NitroDocument,
+            ..
+        } => Signer::Nitro(Nitro::open(&mut context, Wire::new(tcti), &banks, patience)?),
+        key => Signer::Key(key::load(&mut context, key, patience)?),
+    };
+    Ok(Session {
+        context,
+        signer,
+        banks,
+    })
 }
 
 /// The TSS has little patience of its own when it opens a device, and no words for what it met.
@@ -208,6 +243,14 @@ impl Patience {
             limit,
             end: Instant::now() + limit,
         }
+    }
+
+    /// How long there is.
+    pub(crate) fn left(self) -> Duration {
+        // Nothing can be waited for no time at all.
+        self.end
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1))
     }
 
     /// Gives a command until the TPM no longer asks to try again. Between attempts, pauses grow to a quarter second.

@@ -15,15 +15,15 @@
 //! In a proof, or in a machine's answer, a document stands where a TPM's quote would stand, and [`crate::quote`] holds it to
 //! more: a nonce that follows from what it is about, nothing else of the guest's, no tag.
 
-mod cbor;
 mod fault;
 mod payload;
 
+use aicert_core::cbor::{self, Reader, Value};
 use aicert_core::certificate::PlatformKind;
 use aicert_core::time::Timestamp;
 use aicert_core::tpm::{PcrBank, PcrValues};
 
-pub use cbor::CborError;
+pub use aicert_core::cbor::CborError;
 pub use fault::NitroFault;
 
 use crate::anchors::{Fingerprint, TrustAnchors, platform_of_document_root};
@@ -31,7 +31,7 @@ use crate::chain::{self, ChainFault, ChainProof, ProvenPath, Purposes};
 use crate::error::{Failure, Rejection};
 use crate::signature::{Hash, PublicKey, Signature};
 use crate::x509::Certificate;
-use cbor::{Reader, Value};
+
 use payload::Payload;
 
 /// A larger document is refused; real ones have about 5,000 bytes, and 3,072 more can be the guest's.

@@ -1,9 +1,9 @@
 //! What an attestation document says, before anybody vouches for it.
 
+use aicert_core::cbor::{self, Value};
 use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues};
 
 use super::NitroFault;
-use super::cbor::{self, Value};
 
 /// `public_key`, `user_data` and `nonce` have at most this many bytes (AWS, "The Attestation Document specification").
 const DATA_LIMIT: usize = 1024;

@@ -92,22 +92,29 @@ pub enum CborError {
 }
 
 /// An item. Strings are borrowed; the rest takes memory in proportion to the bytes that were read.
+///
+/// There are no other kinds: what is none of these is refused, so that whoever matches forgets nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub enum Value<'a> {
+    /// An unsigned integer.
     Unsigned(u64),
     /// The integer -1 minus this.
     Negative(u64),
+    /// A byte string.
     Bytes(&'a [u8]),
+    /// A text string.
     Text(&'a str),
+    /// An array.
     Array(Vec<Value<'a>>),
     /// In the order in which they stand; no key twice.
     Map(Vec<(Value<'a>, Value<'a>)>),
+    /// Null.
     Null,
 }
 
 impl Value<'_> {
     /// What it is, for people.
-    pub(super) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Unsigned(_) => "an unsigned integer",
             Self::Negative(_) => "a negative integer",
@@ -121,7 +128,11 @@ impl Value<'_> {
 }
 
 /// Reads exactly one item.
-pub(super) fn read(bytes: &[u8]) -> Result<Value<'_>, CborError> {
+///
+/// # Errors
+///
+/// When the bytes are not one item as it is accepted here.
+pub fn read(bytes: &[u8]) -> Result<Value<'_>, CborError> {
     let mut reader = Reader::new(bytes);
     let value = reader.value()?;
     reader.finish()?;
@@ -141,32 +152,44 @@ const NULL: u8 = 0xf6;
 
 /// A cursor that never reads past the end.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub struct Reader<'a> {
     bytes: &'a [u8],
     offset: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// A cursor at the first byte.
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, offset: 0 }
     }
 
-    pub(super) fn peek(&self) -> Option<u8> {
+    /// The next byte.
+    pub fn peek(&self) -> Option<u8> {
         self.rest().first().copied()
     }
 
     /// Skips the next byte if it is this one.
-    pub(super) fn skip(&mut self, byte: u8) -> bool {
+    pub fn skip(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.offset += usize::from(found);
         found
     }
 
-    pub(super) fn value(&mut self) -> Result<Value<'a>, CborError> {
+    /// Reads one item.
+    ///
+    /// # Errors
+    ///
+    /// When there is none as it is accepted here.
+    pub fn value(&mut self) -> Result<Value<'a>, CborError> {
         self.nested(0)
     }
 
-    pub(super) fn finish(self) -> Result<(), CborError> {
+    /// Requires that nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// When something is.
+    pub fn finish(self) -> Result<(), CborError> {
         match self.rest().len() {
             0 => Ok(()),
             left => Err(CborError::Trailing {
