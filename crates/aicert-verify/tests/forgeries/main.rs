@@ -7,10 +7,13 @@
 mod boot;
 mod bytes;
 mod chain;
+mod document;
 mod honest;
 mod key;
 mod log;
 mod machine;
+#[allow(dead_code, unused_imports, unused_macros)] // what tests of bare documents need
+mod papers;
 mod quote;
 mod step8;
 mod support;
