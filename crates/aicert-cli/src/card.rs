@@ -8,6 +8,7 @@ use aicert_core::event::{ExecutionOutcome, JobResult, Package};
 use aicert_core::log::{CompleteLog, MeasurementLog};
 use aicert_core::tree::MeasuredTree;
 use aicert_verify::boot::{Firmware, SecureBoot};
+use aicert_verify::quote::Signer;
 use aicert_verify::{Failure as Finding, Unverified, Verified};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -69,6 +70,10 @@ pub(crate) fn verified(verified: &Verified<Certificate>) -> Text {
         rows.push(Row::new("booted", boot.image));
         rows.push(Row::new("firmware", boot.firmware_in_words()));
         rows.push(Row::new("Secure Boot", boot.secure_boot));
+    }
+    if let Signer::Document(document) = verified.quote().signer() {
+        let made = format!("{}, made {}", document.module_id(), document.timestamp());
+        rows.push(Row::new("document of", made));
     }
     rows.push(Row::new("signed by", verified.chain().subjects().join(" ← ")));
     rows.push(Row::new(
@@ -132,11 +137,24 @@ pub(crate) fn verified_json(verified: &Verified<Certificate>) -> Value {
         "verified_at": verified.verified_at(),
         "signed_by": verified.chain().subjects(),
         "certificates_valid_until": verified.chain().valid_until(),
+        "attestation_document": document_of(verified),
         "boot": boot_of(verified),
         "failures": [],
     });
     merge(&mut value, facts(verified.certificate(), Some(&verified.log())));
     value
+}
+
+/// What names the machine where the platform signed, and not a key of its TPM.
+fn document_of(verified: &Verified<Certificate>) -> Option<Value> {
+    match verified.quote().signer() {
+        Signer::Document(document) => Some(json!({
+            "module_id": document.module_id(),
+            "instance_id": document.instance_id(),
+            "timestamp": document.timestamp(),
+        })),
+        _ => None,
+    }
 }
 
 /// What a program learns of a proof that does not hold.

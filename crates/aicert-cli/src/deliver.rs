@@ -13,6 +13,7 @@ use aicert_core::digest::Nonce;
 use aicert_core::manifest::Manifest;
 use aicert_core::pipeline::{LOG_FILE, OUTPUTS_DIRECTORY, Outcome};
 use aicert_core::runtime::JobId;
+use aicert_core::time::Timestamp;
 use aicert_verify::{Rejection, Unverified, Verified};
 
 use crate::error::{Exit, Failure};
@@ -39,6 +40,9 @@ struct Parcel {
     manifest: Manifest,
     nonce: Nonce,
     trust: Trust,
+    /// The time to verify for: that of the verification before, where the proof has arrived from elsewhere, and may have waited
+    /// there for longer than its certificates live.
+    at: Option<Timestamp>,
     rest: Rest,
 }
 
@@ -116,6 +120,7 @@ impl Delivery {
             manifest: outcome.manifest,
             nonce,
             trust,
+            at: None,
             rest: Rest::Workspace {
                 outputs: outcome.outputs,
                 log_file: outcome.log_file,
@@ -130,19 +135,22 @@ impl Delivery {
         .await
     }
 
-    /// Goes on from outputs and log that have come from another machine, under their hidden names.
+    /// Goes on from outputs and log that have come from another machine, under their hidden names, with a proof that was verified
+    /// for this time.
     pub(crate) async fn stage_arrived(
         &self,
         certificate: Certificate,
         manifest: Manifest,
         nonce: Nonce,
         trust: Trust,
+        at: Timestamp,
     ) -> Result<Staged, Failure> {
         let parcel = Parcel {
             certificate,
             manifest,
             nonce,
             trust,
+            at: Some(at),
             rest: Rest::Arrived,
         };
         let (targets, job) = (self.targets.clone(), self.job.clone());
@@ -351,11 +359,14 @@ fn self_check(
     parcel: &Parcel,
     outputs: Option<&Path>,
 ) -> Result<Result<Verified<Certificate>, Rejection>, Failure> {
-    let options = parcel
+    let mut options = parcel
         .trust
         .options()?
         .with_expected_nonce(parcel.nonce)
         .accepting_failed_jobs();
+    if let Some(at) = parcel.at {
+        options.time = at;
+    }
     let check = || {
         let verified = aicert_verify::verify(Unverified::from_slice(proof)?, &options)?;
         if let Some(folder) = outputs {

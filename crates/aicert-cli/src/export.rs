@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use aicert_core::certificate::{Certificate, qualifying_data};
+use aicert_core::certificate::{Certificate, EvidenceKind, qualifying_data};
 use aicert_core::log::MeasurementLog;
 use aicert_core::tpm::{PcrBank, PcrValues};
 use x509_cert::der::pem::LineEnding;
@@ -15,7 +15,7 @@ use crate::output::Terminal;
 use crate::text::Text;
 
 /// Writes `ak.pem`, `quote.msg`, `quote.sig`, `quote.pcrs` and `qualifying-data.hex` to a new folder, and `boot-event-log.bin`
-/// where the machine measured its boot.
+/// where the machine measured its boot; in place of the first four `attestation-document.cbor`, where the quote is a document.
 pub(crate) fn quote(certificate: &Certificate, folder: &Path, terminal: Terminal) -> Result<(), Failure> {
     let refused = |message: String| Failure::misuse(format!("the quote cannot be exported: {message}"));
     let quote = &certificate.low_level_quote;
@@ -23,6 +23,29 @@ pub(crate) fn quote(certificate: &Certificate, folder: &Path, terminal: Terminal
         .map_err(|error| refused(error.to_string()))?
         .head()
         .map_err(|error| refused(error.to_string()))?;
+    let data = format!("{}\n", hex(&qualifying_data(&head, &quote.nonce)));
+    let boot_log = &certificate.boot_event_log.0;
+    let boot_log = (!boot_log.is_empty()).then_some(("boot-event-log.bin", boot_log.as_slice()));
+    let shown = folder.display();
+    let eventlog = boot_log.map_or(String::new(), |(name, _)| {
+        format!("  tpm2_eventlog {shown}/{name}\n")
+    });
+    if quote.evidence() == EvidenceKind::NitroDocument {
+        let files = [
+            ("attestation-document.cbor", quote.attest.0.as_slice()),
+            ("qualifying-data.hex", data.as_bytes()),
+        ];
+        write(folder, files.into_iter().chain(boot_log))?;
+        let at = aicert_verify::nitro::unverified_timestamp(&quote.attest.0)
+            .map_or(String::new(), |made| format!(" --at {made}"));
+        terminal.note(
+            &Text::from("Wrote the attestation document to ").bold(&shown.to_string()).plain(&format!(
+                ". It can be verified alone:\n  aicert nitro verify {shown}/attestation-document.cbor{at} \
+                 --nonce \"$(cat {shown}/qualifying-data.hex)\"\n{eventlog}"
+            )),
+        );
+        return Ok(());
+    }
     let leaf = certificate
         .attestation_key
         .certificate_chain
@@ -37,35 +60,33 @@ pub(crate) fn quote(certificate: &Certificate, folder: &Path, terminal: Terminal
         .map_err(|error| refused(error.to_string()))?;
     let pcrs = serialized_pcrs(quote.bank, &quote.pcrs)
         .ok_or_else(|| refused("its PCRs are not those of one bank".into()))?;
-    let data = format!("{}\n", hex(&qualifying_data(&head, &quote.nonce)));
-
-    let unwritable = |error: std::io::Error| {
-        Failure::misuse(format!("could not write to {}", folder.display())).because(&error)
-    };
-    fs::create_dir(folder).map_err(|error| unwritable(error).help("name a folder that is not there yet"))?;
-    let boot_log = &certificate.boot_event_log.0;
-    let boot_log = (!boot_log.is_empty()).then_some(("boot-event-log.bin", boot_log.as_slice()));
     let files = [
         ("ak.pem", key.as_bytes()),
-        ("quote.msg", &quote.attest.0),
-        ("quote.sig", &certificate.signature.0),
-        ("quote.pcrs", &pcrs),
+        ("quote.msg", quote.attest.0.as_slice()),
+        ("quote.sig", certificate.signature.0.as_slice()),
+        ("quote.pcrs", pcrs.as_slice()),
         ("qualifying-data.hex", data.as_bytes()),
     ];
-    for (name, bytes) in files.into_iter().chain(boot_log) {
-        files::write_new(&folder.join(name), bytes).map_err(unwritable)?;
-    }
+    write(folder, files.into_iter().chain(boot_log))?;
     let bank = quote.bank;
-    let shown = folder.display();
-    let eventlog = boot_log.map_or(String::new(), |(name, _)| {
-        format!("  tpm2_eventlog {shown}/{name}\n")
-    });
     terminal.note(
         &Text::from("Wrote the quote to ").bold(&shown.to_string()).plain(&format!(
             ". The TPM 2.0 tools check it:\n  tpm2_checkquote -u {shown}/ak.pem -m {shown}/quote.msg -s {shown}/quote.sig \
              -f {shown}/quote.pcrs -g {bank} -q \"$(cat {shown}/qualifying-data.hex)\"\n{eventlog}"
         )),
     );
+    Ok(())
+}
+
+/// Writes files to a new folder.
+fn write<'a>(folder: &Path, files: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), Failure> {
+    let unwritable = |error: std::io::Error| {
+        Failure::misuse(format!("could not write to {}", folder.display())).because(&error)
+    };
+    fs::create_dir(folder).map_err(|error| unwritable(error).help("name a folder that is not there yet"))?;
+    for (name, bytes) in files {
+        files::write_new(&folder.join(name), bytes).map_err(unwritable)?;
+    }
     Ok(())
 }
 

@@ -141,6 +141,7 @@ fn new_record(
         place: place.name().map(str::to_owned),
         owner: place.owner().map(ToString::to_string),
         machine: None,
+        identity: None,
         endpoint: None,
         boot_limit: boot_limit.as_secs(),
         access: access.iter().map(ToString::to_string).collect(),

@@ -8,7 +8,7 @@ use aicert_core::digest::{Nonce, TlsKeyDigest};
 use aicert_core::time::Timestamp;
 use aicert_verify::attestation::{self, AttestedBoot, VerifiedAttestation, verify_attestation};
 use aicert_verify::boot::Firmware;
-use aicert_verify::{Options, Verified};
+use aicert_verify::{Options, Unverified, Verified};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
@@ -172,6 +172,11 @@ impl AttestedClient {
     /// What was verified; nothing after [`Client::resume`].
     pub fn attestation(&self) -> Option<&VerifiedAttestation> {
         self.attestation.as_ref()
+    }
+
+    /// The time for which to verify a proof that came from this machine: see [`AttestedBoot::verification_time`].
+    pub fn verification_time(&self, proof: &Unverified<Certificate>, now: Timestamp) -> Timestamp {
+        self.session.boot.verification_time(proof, now)
     }
 
     /// Checks that a proof is from the very machine and boot that was attested.

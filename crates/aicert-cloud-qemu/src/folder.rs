@@ -388,6 +388,7 @@ mod tests {
             maker: Identity::own().unwrap(),
             instance_type: "tcg-1cpu-1024MiB".into(),
             image: "/image".into(),
+            identity: None,
             endpoint: None,
         }
     }

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fs, io};
 
-use aicert_core::attestation::Provisioning;
+use aicert_core::attestation::{MachineIdentity, Provisioning};
 use aicert_core::certificate::Base64;
 use aicert_core::digest::ClientDigest;
 use aicert_core::runtime::JobId;
 use aicert_core::spec::{Accelerator, QemuMachine};
 use aicert_core::time::Timestamp;
 use aicert_core::tpm::PcrBank;
-use aicert_swtpm_testing::{CertificateProfile, PlatformKey, SwtpmInstance, SwtpmOptions, TestCa};
+use aicert_swtpm_testing::{
+    CertificateProfile, InstalledKey, PlatformKey, SwtpmInstance, SwtpmOptions, TestCa,
+};
 
 use crate::config::{Programs, QemuConfig, instance_type};
 use crate::console;
@@ -62,6 +64,7 @@ pub(crate) fn make(order: &Order<'_>) -> Result<Record, Failure> {
         maker: Identity::own().map_err(Failure::storage("read", "/proc/self".as_ref()))?,
         instance_type: instance_type(machine),
         image: image.path,
+        identity: None,
         endpoint: None,
     };
     let (folder, lock) = order.machines.begin(order.job, &record, order.given_up)?;
@@ -79,6 +82,12 @@ pub(crate) fn make(order: &Order<'_>) -> Result<Record, Failure> {
     made
 }
 
+/// The name of a key whose names are hashed with SHA-256, as those of [`PlatformKey`] are (TPM 2.0 Library, part 1, section 16).
+fn name_of(public: &[u8]) -> Vec<u8> {
+    let algorithm = PcrBank::Sha256.algorithm_id().to_be_bytes();
+    [&algorithm[..], &PcrBank::Sha256.hash(&[public])].concat()
+}
+
 struct Making<'a> {
     order: &'a Order<'a>,
     machine: &'a QemuMachine,
@@ -93,7 +102,8 @@ impl Making<'_> {
         self.step("variables")?;
         self.copy_variables()?;
         self.step("tpm")?;
-        let (location, issuers) = self.make_tpm(ca)?;
+        let (location, key) = self.make_tpm(ca)?;
+        record.identity = Some(MachineIdentity::AttestationKey(name_of(&key.public)));
         self.step("provisioning")?;
         self.write_provisioning(&Provisioning {
             client: self.order.client,
@@ -101,7 +111,7 @@ impl Making<'_> {
             instance_type: record.instance_type.clone(),
             region: REGION.into(),
             attestation_key: location,
-            issuers: issuers.into_iter().map(Base64).collect(),
+            issuers: key.issuers.into_iter().map(Base64).collect(),
             idle_seconds: self.order.idle.as_secs(),
             lifetime_seconds: self.order.lifetime.map(|lifetime| lifetime.as_secs()),
         })?;
@@ -155,7 +165,7 @@ impl Making<'_> {
     fn make_tpm(
         &self,
         ca: &TestCa,
-    ) -> Result<(aicert_core::attestation::KeyLocation, Vec<Vec<u8>>), Failure> {
+    ) -> Result<(aicert_core::attestation::KeyLocation, InstalledKey), Failure> {
         let options = SwtpmOptions::new()
             .with_directory(self.folder.at(folder::TPM))
             .with_banks([PcrBank::Sha256]);
@@ -168,10 +178,10 @@ impl Making<'_> {
             .enable_time()
             .build()
             .map_err(self.storage("work on the TPM in"))?;
-        let issuers = runtime.block_on(instance.provision(ca, key))?;
+        let installed = runtime.block_on(instance.install(ca, key))?;
         instant("tpm provisioned");
         instance.into_state()?;
-        Ok((location, issuers))
+        Ok((location, installed))
     }
 
     fn write_provisioning(&self, provisioning: &Provisioning) -> Result<(), Failure> {

@@ -197,7 +197,7 @@ impl Shared {
             region: REGION.into(),
             endpoint: record.as_ref().and_then(|record| record.endpoint),
             in_use: is_in_use(&folder, record.as_ref()),
-            identity: None,
+            identity: record.and_then(|record| record.identity),
         }
     }
 }

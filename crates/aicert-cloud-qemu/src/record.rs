@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use aicert_core::attestation::MachineIdentity;
 use aicert_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub(crate) struct Record {
     pub(crate) instance_type: String,
     /// What it boots.
     pub(crate) image: PathBuf,
+    /// What its evidence must say, from when on its TPM has a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<MachineIdentity>,
     /// Where its server is reached, from when on it is complete.
     pub(crate) endpoint: Option<SocketAddr>,
 }

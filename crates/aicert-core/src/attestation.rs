@@ -100,3 +100,27 @@ pub enum KeyLocation {
     /// Nowhere: the platform certifies no key of the TPM, and makes attestation documents instead, as AWS NitroTPM.
     NitroDocument,
 }
+
+/// How the evidence of a machine names it: without that, another machine of the same provider, which has booted the same
+/// image, could answer in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum MachineIdentity {
+    /// Its attestation key has this name (TPM 2.0 Library, part 1, section 16): the algorithm, and the hash of its public area.
+    AttestationKey(Vec<u8>),
+    /// The certificate of its attestation key names this instance of Compute Engine.
+    Gce {
+        /// The project's id.
+        project: String,
+        /// The zone.
+        zone: String,
+        /// The instance's number.
+        instance: u64,
+    },
+    /// Its attestation documents name this instance of EC2.
+    Ec2 {
+        /// `i-` and hexadecimal digits.
+        instance: String,
+    },
+}

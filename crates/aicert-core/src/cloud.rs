@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use crate::attestation::MachineIdentity;
 use crate::digest::ClientDigest;
 use crate::error::Error;
 use crate::progress::Progress;
@@ -90,29 +91,6 @@ pub struct MachineRecord {
     pub in_use: Option<bool>,
     /// What the evidence of this very machine must say, where the provider knows.
     pub identity: Option<MachineIdentity>,
-}
-
-/// How the evidence of a machine names it: without that, another machine of the same provider, which has booted the same
-/// image, could answer in its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MachineIdentity {
-    /// Its attestation key has this name (TPM 2.0 Library, part 1, section 16): the algorithm, and the hash of its public area.
-    AttestationKey(Vec<u8>),
-    /// The certificate of its attestation key names this instance of Compute Engine.
-    Gce {
-        /// The project's id.
-        project: String,
-        /// The zone.
-        zone: String,
-        /// The instance's number.
-        instance: u64,
-    },
-    /// Its attestation documents name this instance of EC2.
-    Ec2 {
-        /// `i-` and hexadecimal digits.
-        instance: String,
-    },
 }
 
 /// Addresses with a common beginning: `203.0.113.0/24`, or one address alone.

@@ -24,7 +24,7 @@ pub use instance::SwtpmInstance;
 pub use interposer::{Interposer, Verdict};
 pub use layout::CloudTpm;
 pub use nitro::{NitroAuthority, NitroProxy, NitroReply, NitroStatement};
-pub use provision::PlatformKey;
+pub use provision::{InstalledKey, PlatformKey};
 pub use public::{public_key_der, public_key_pem};
 pub use skip::skip_without;
 pub use x509_cert;

@@ -2,7 +2,7 @@
 //! machine.
 
 use aicert_core::attestation::KeyLocation;
-use aicert_core::tpm::TpmError;
+use aicert_core::tpm::{TpmBackend as _, TpmError};
 use aicert_tpm::{KeySource, ProvisionedKey, Tpm};
 use tss_esapi::Context;
 use tss_esapi::attributes::NvIndexAttributesBuilder;
@@ -83,6 +83,15 @@ impl PlatformKey {
     }
 }
 
+/// A key that was put into a TPM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledKey {
+    /// Its public area, `TPMT_PUBLIC`.
+    pub public: Vec<u8>,
+    /// The certificates that follow the key's own, in DER, the root last.
+    pub issuers: Vec<Vec<u8>>,
+}
+
 impl SwtpmInstance {
     /// Makes an attestation key, has it certified after credential activation, and writes what whoever uses this TPM
     /// later needs: the certificate, and the template of the key unless the key is made persistent. Returns the
@@ -94,14 +103,29 @@ impl SwtpmInstance {
     ///
     /// When the TPM refuses, or has something at these places.
     pub async fn provision(&self, ca: &TestCa, key: PlatformKey) -> Result<Vec<Vec<u8>>, TpmError> {
+        Ok(self.install(ca, key).await?.issuers)
+    }
+
+    /// As [`SwtpmInstance::provision`], for who wants to recognise the key later.
+    ///
+    /// # Errors
+    ///
+    /// When the TPM refuses, or has something at these places.
+    pub async fn install(&self, ca: &TestCa, key: PlatformKey) -> Result<InstalledKey, TpmError> {
         let issuers = vec![
             ca.intermediate().certificate().to_vec(),
             ca.root().certificate().to_vec(),
         ];
         let ca = ca.clone();
         let source = KeySource::Provisioned(Box::new(move |context| install(context, &ca, &key)));
-        Tpm::open(self.config(source)).await?.close().await?;
-        Ok(issuers)
+        let tpm = Tpm::open(self.config(source)).await?;
+        let public = tpm
+            .attestation_key()
+            .await?
+            .map(|key| key.public)
+            .unwrap_or_default();
+        tpm.close().await?;
+        Ok(InstalledKey { public, issuers })
     }
 }
 

@@ -18,7 +18,7 @@ mod advice;
 mod boot;
 mod fault;
 
-use aicert_core::attestation::{ATTESTATION_LIMIT, Attestation};
+use aicert_core::attestation::{ATTESTATION_LIMIT, Attestation, MachineIdentity};
 use aicert_core::canonical;
 use aicert_core::certificate::{Certificate, PlatformKind};
 use aicert_core::digest::{Nonce, TlsKeyDigest};
@@ -223,6 +223,16 @@ impl VerifiedAttestation {
     /// The time that it was verified for.
     pub fn verified_at(&self) -> Timestamp {
         self.at
+    }
+
+    /// Checks that it is the very machine that its provider speaks of, and not another that has booted the same image.
+    ///
+    /// # Errors
+    ///
+    /// When the evidence names another machine, or none.
+    pub fn check_machine(&self, expected: &MachineIdentity) -> Result<(), Rejection> {
+        boot::check_machine(self.quote(), expected)
+            .map_err(|fault| Rejection::of_a_machine(vec![fault.into()]))
     }
 
     /// Checks that a proof is from the very machine and boot that was attested: see [`AttestedBoot::check_proof`].

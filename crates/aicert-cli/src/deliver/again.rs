@@ -38,6 +38,7 @@ impl Delivery {
                 manifest: Manifest::default(),
                 nonce,
                 trust,
+                at: Some(proof.verified_at()),
                 rest: Rest::Arrived,
             };
             if place == targets.proof {

@@ -74,6 +74,7 @@ pub(super) async fn provision(run: &mut Run, errand: &Errand) -> Result<(), Stop
     }
     let update = run.update(|record| {
         record.machine = Some(machine.id.0);
+        record.identity = machine.identity;
         record.endpoint = machine.endpoint;
         record.times.machine = milliseconds(begun);
         record.phase = Phase::Booting;
@@ -88,6 +89,16 @@ pub(super) async fn attest(run: &mut Run, errand: &Errand) -> Result<(), Stop> {
     let limit = Duration::from_secs(run.record().boot_limit);
     let attested = wait(run, errand, begun + limit).await?;
     if let Some(attestation) = attested.attestation() {
+        // Another machine, that has booted the same image, could answer at the address.
+        if let Some(identity) = &run.record().identity {
+            let is_it = attestation.check_machine(identity);
+            is_it.map_err(|rejection| {
+                Stop::destroy(stop::refused(
+                    "another machine than the one that was made answers; nothing was sent to it",
+                    &rejection,
+                ))
+            })?;
+        }
         tell(errand, attestation, attested.session());
     }
     let took = milliseconds(begun);

@@ -119,7 +119,13 @@ async fn deliver(
         Err(error) => return Ok(Err(error)),
     };
     let staged = delivery
-        .stage_arrived(certificate, manifest, nonce, errand.trust.clone())
+        .stage_arrived(
+            certificate,
+            manifest,
+            nonce,
+            errand.trust.clone(),
+            proof.verified_at(),
+        )
         .await;
     staged.and_then(Staged::publish).map(Ok).map_err(keep)
 }
@@ -134,13 +140,17 @@ pub(super) fn verify(
 ) -> Result<Verified<Certificate>, Failure> {
     let mut policy = Policy::for_own_root();
     policy.firmware = FirmwareRule::Any;
-    let options = errand
+    let mut options = errand
         .trust
         .options()?
         .with_policy(policy)
         .with_expected_nonce(run.record().nonce)
         .accepting_failed_jobs();
-    let proof = Unverified::from_slice(bytes).and_then(|proof| aicert_verify::verify(proof, &options));
+    let proof = Unverified::from_slice(bytes).and_then(|proof| {
+        // It may have waited here for days, and the certificates of some evidence live for hours.
+        options.time = client.verification_time(&proof, options.time);
+        aicert_verify::verify(proof, &options)
+    });
     let proof = proof.map_err(|rejection| {
         stop::refused(
             "the proof that the machine made does not hold, and is not written",

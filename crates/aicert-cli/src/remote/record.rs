@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use aicert_core::cloud::{CloudError, MachineId};
+use aicert_core::cloud::{CloudError, MachineId, MachineIdentity};
 use aicert_core::digest::{ConfigDigest, Nonce};
 use aicert_core::runtime::JobId;
 use aicert_core::time::Timestamp;
@@ -104,6 +104,9 @@ pub(crate) struct Record {
     pub(crate) owner: Option<String>,
     /// Its name there.
     pub(crate) machine: Option<String>,
+    /// What its evidence must say, where the provider knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<MachineIdentity>,
     /// Where its server listens.
     pub(crate) endpoint: Option<SocketAddr>,
     /// How long it may take from power-on until it is attested, in seconds.
@@ -494,6 +497,7 @@ pub(super) mod tests {
             gpus: None,
             lifetime: None,
             machine: None,
+            identity: None,
             endpoint: None,
             phase: Phase::Prepared,
             times: Times::default(),

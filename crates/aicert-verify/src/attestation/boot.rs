@@ -1,7 +1,7 @@
 //! What a machine is recognised by that was attested once.
 
-use aicert_core::attestation::Attestation;
-use aicert_core::certificate::{Base64, Certificate};
+use aicert_core::attestation::{Attestation, MachineIdentity};
+use aicert_core::certificate::{Base64, Certificate, PlatformKind};
 use aicert_core::digest::BootLogDigest;
 use aicert_core::time::Timestamp;
 use aicert_core::tpm::TpmClock;
@@ -226,6 +226,56 @@ fn compare_documents(
         });
     }
     faults
+}
+
+/// What keeps the evidence from being that of the machine.
+pub(super) fn check_machine(
+    quote: &AuthenticQuote,
+    expected: &MachineIdentity,
+) -> Result<(), AttestationFault> {
+    let instance = |project: &str, zone: &str, instance: u64| {
+        format!("the instance {instance} in zone {zone:?} of project {project:?}")
+    };
+    let (wanted, found) = match (expected, quote.signer()) {
+        (MachineIdentity::AttestationKey(name), Signer::Key(signer)) => {
+            let key = |name: &[u8]| format!("the one whose key is {}", hex::encode(name));
+            (key(name), Some(key(signer.key().public_area().name())))
+        }
+        (
+            MachineIdentity::Gce {
+                project,
+                zone,
+                instance: number,
+            },
+            _,
+        ) => {
+            // Under another root than Google's, whoever chose it says what he likes.
+            let named = quote
+                .chain()
+                .instance()
+                .filter(|_| quote.platform() == PlatformKind::GceShieldedVm);
+            let found = named.map(|named| instance(&named.project_id, &named.zone, named.instance_id));
+            (instance(project, zone, *number), found)
+        }
+        (MachineIdentity::Ec2 { instance }, signer) => {
+            let found = match signer {
+                Signer::Document(document) => Some(format!("the instance {:?}", document.instance_id())),
+                Signer::Key(_) => None,
+            };
+            (format!("the instance {instance:?}"), found)
+        }
+        (MachineIdentity::AttestationKey(name), Signer::Document(_)) => {
+            (format!("the one whose key is {}", hex::encode(name)), None)
+        }
+        (other, _) => (format!("{other:?}"), None),
+    };
+    match found {
+        Some(found) if found == wanted => Ok(()),
+        found => Err(AttestationFault::OtherMachine {
+            expected: wanted,
+            found: found.unwrap_or_else(|| "one that its evidence does not name in this way".into()),
+        }),
+    }
 }
 
 fn other_key(expected: &[u8], found: &[u8]) -> AttestationFault {

@@ -53,6 +53,13 @@ faults! {
         NothingMeasured {} => Machine, "nothing shows what this machine has booted: its boot log is empty, and its boot PCRs are zero", "send nothing: it is no machine that boots aicert's image, but perhaps a server that somebody started for tests";
         /// There are no reference values to recognise an image by.
         NoReferenceValues {} => Verifier, "there are no reference values for images, so that nobody can say what this machine has booted", "give the reference values that were published with the image: nothing is sent to a machine that runs something unknown";
+        /// Another machine than the one that was made answers.
+        OtherMachine {
+            /// The machine, as its provider names it.
+            expected: String,
+            /// The machine that the evidence is about.
+            found: String,
+        } => Machine, "the machine that answers is {found}; the one that was made is {expected}", "send nothing: somebody has another machine answer, which may be theirs; start again from another network";
         /// A proof is signed by another key.
         ProofOfOtherKey {
             /// The name of the key of the machine that was attested, hexadecimal.

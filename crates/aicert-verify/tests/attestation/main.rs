@@ -8,11 +8,14 @@
 
 #[path = "../forgeries/machine.rs"]
 mod machine;
+#[path = "../forgeries/papers.rs"]
+mod papers;
 #[path = "../forgeries/support.rs"]
 mod support;
 
 mod answer;
 mod bytes;
+mod document;
 mod forged;
 mod honest;
 mod proof;

@@ -119,7 +119,7 @@ fn a_root_that_is_not_believed_is_refused_and_added_roots_are_never_awss() {
         Cause::Summary(SummaryFault::Differs { field, .. }) if field == "platform.kind",
         "`platform.kind` is \"aws-nitrotpm\"; from the log and the trust anchor follows \"local-ca\""
     );
-    refused!(
+    refused_also!(
         check_with(&said, &pinned),
         Cause::Chain(ChainFault::UnknownRoot { .. }),
         "CN=test.nitro"
@@ -410,7 +410,8 @@ fn what_vouches_for_documents_vouches_for_no_key() {
 fn nothing_of_one_proof_fits_another() {
     let other = proof_of(
         &Recipe {
-            contents: with!(OutputsMeasured, |outputs| outputs.folder = "/workspace/other".into()),
+            contents: with!(OutputsMeasured, |outputs| outputs.folder =
+                "/workspace/other".into()),
             ..machine()
         },
         |paper| paper,

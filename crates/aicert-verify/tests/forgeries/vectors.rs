@@ -3,14 +3,16 @@
 
 use std::path::{Path, PathBuf};
 
-use aicert_core::certificate::{Base64, LowLevelQuote, PlatformKind};
-use aicert_core::digest::Nonce;
+use aicert_core::attestation::Attestation;
+use aicert_core::certificate::{Base64, KeyEvidence, LowLevelQuote, PlatformKind};
+use aicert_core::digest::{Nonce, TlsKeyDigest};
 use aicert_core::time::Timestamp;
 use aicert_core::tpm::{PcrBank, PcrValues};
+use aicert_verify::attestation;
 use aicert_verify::chain::{self, ChainFault, ChainProof};
 use aicert_verify::key;
 use aicert_verify::quote::{self, AuthenticQuote, QuoteFault};
-use aicert_verify::{TrustAnchors, platform_of_root};
+use aicert_verify::{Options, Step, TrustAnchors, platform_of_root, verify_attestation};
 use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, asn1::UintRef};
 
@@ -21,12 +23,16 @@ struct Vector {
     chain: Vec<Vec<u8>>,
 }
 
-fn vector(name: &str) -> Option<Vector> {
+fn folder(name: &str) -> Option<PathBuf> {
     let Ok(root) = std::env::var("AICERT_TEST_VECTORS") else {
         println!("skipped: AICERT_TEST_VECTORS is not set");
         return None;
     };
-    let folder = Path::new(&root).join(name);
+    Some(Path::new(&root).join(name))
+}
+
+fn vector(name: &str) -> Option<Vector> {
+    let folder = folder(name)?;
     let chain = (0..3)
         .map(|index| read(&folder, &format!("chain-{index}.der")))
         .collect();
@@ -234,4 +240,99 @@ fn real_chains_are_refused_when_mixed_or_without_their_root() {
         matches!(faults[..], [ChainFault::UnknownRoot { .. }]),
         "{faults:?}"
     );
+}
+
+/// What a machine with this evidence would answer. Its boot log is not among the evidence.
+fn answer(quote: LowLevelQuote, signature: Vec<u8>, attestation_key: KeyEvidence) -> Attestation {
+    Attestation {
+        tls_key: TlsKeyDigest::from_bytes([0; 32]),
+        quote,
+        signature: Base64(signature),
+        attestation_key,
+        boot_event_log: Base64::default(),
+        server_version: "0.0.0".into(),
+    }
+}
+
+/// The names of everything that keeps an answer from being accepted, at this time.
+fn faults(answer: &Attestation, time: &str) -> Vec<(Step, &'static str)> {
+    let bytes = serde_json::to_vec(answer).unwrap();
+    let answer = attestation::read(&bytes).unwrap();
+    let options = Options::new(TrustAnchors::pinned(), at(time));
+    let nonce = Nonce::from_bytes([0; 32]);
+    let rejection = verify_attestation(&answer, &answer.tls_key, &nonce, &options).unwrap_err();
+    let failures = rejection.failures().iter();
+    failures
+        .map(|failure| (failure.step(), failure.cause().name()))
+        .collect()
+}
+
+/// Nobody made this evidence for aicert: it is bound to nothing of ours, and what was booted is in no reference values. Everything
+/// else holds, through the types that providers fill and proofs have.
+#[test]
+fn the_evidence_of_three_clouds_holds_but_for_what_it_is_about() {
+    let unexplained = (Step::BootLog, "Unexplained");
+    let unknown = (Step::Attestation, "NoReferenceValues");
+    let key_of = |vector: &Vector, public: Vec<u8>| KeyEvidence {
+        public: Base64(public),
+        certificate_chain: vector.chain.iter().cloned().map(Base64).collect(),
+    };
+    if let Some(azure) = vector("azure-trusted-launch") {
+        let answer = answer(
+            azure.quote(),
+            read(&azure.folder, "quote.sig.tpmt"),
+            key_of(&azure, azure_public(&azure)),
+        );
+        let found = faults(&answer, "2025-06-01T00:00:00Z");
+        let used = found.contains(&(Step::Attestation, "Used"));
+        let expected = [
+            Some((Step::Attestation, "NothingBound")),
+            used.then_some((Step::Attestation, "Used")),
+            Some(unknown),
+            Some(unexplained),
+        ];
+        assert_eq!(found, expected.into_iter().flatten().collect::<Vec<_>>());
+        // Its leaf has expired since.
+        let expired = (Step::Chain, "Expired");
+        assert_eq!(faults(&answer, "2025-10-31T00:00:00Z")[0], expired);
+    }
+    if let Some(google) = vector("gcp-cvm-amd") {
+        let der = p256::ecdsa::Signature::from_der(&read(&google.folder, "quote.sig.der")).unwrap();
+        let (r, s) = (der.r().to_bytes(), der.s().to_bytes());
+        let signature = [&[0, 0x18, 0, 0x0b, 0, 32][..], &r, &[0, 32], &s].concat();
+        let answer = answer(google.quote(), signature, key_of(&google, google_public(&google)));
+        // shim has measured into PCR 14.
+        let expected = [
+            (Step::Attestation, "QualifyingData"),
+            (Step::Attestation, "Used"),
+            unknown,
+            unexplained,
+        ];
+        assert_eq!(faults(&answer, "2026-02-03T00:00:00Z"), expected);
+    }
+    if let Some(folder) = folder("aws-nitrotpm") {
+        let banks: std::collections::BTreeMap<PcrBank, PcrValues> =
+            serde_json::from_slice(&read(&folder, "pcrs.json")).unwrap();
+        let quote = LowLevelQuote {
+            bank: PcrBank::Sha384,
+            pcrs: banks[&PcrBank::Sha384].clone(),
+            attest: Base64(read(&folder, "attestation-document.cbor")),
+            nonce: Nonce::from_bytes([0; 32]),
+        };
+        let answer = answer(quote, Vec::new(), KeyEvidence::default());
+        // Whoever asked for it put a key into it.
+        let of_a_guest = (Step::Quote, "GuestData");
+        let found = faults(&answer, "2026-02-03T10:12:02Z");
+        let used = found.contains(&(Step::Attestation, "Used"));
+        let expected = [
+            Some(of_a_guest),
+            Some((Step::Attestation, "QualifyingData")),
+            used.then_some((Step::Attestation, "Used")),
+            Some(unknown),
+            Some(unexplained),
+        ];
+        assert_eq!(found, expected.into_iter().flatten().collect::<Vec<_>>());
+        let later = faults(&answer, "2026-02-03T13:12:03Z");
+        assert_eq!(later[0], (Step::Chain, "DocumentExpired"));
+    }
 }
