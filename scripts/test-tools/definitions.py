@@ -33,11 +33,20 @@ def amazon(to):
             shutil.copy(newest, to / f"aws-{service}.json")
 
 
+def microsoft(to):
+    """Azure's operations and models."""
+    import azure_tables as tables
+
+    packages = next(folder for folder in map(pathlib.Path, sys.path) if (folder / "azure" / "mgmt" / "compute").is_dir())
+    tables.write(packages / "azure" / "mgmt", to / "azure.json")
+
+
 def main(to):
     to = pathlib.Path(to)
     to.mkdir(parents=True, exist_ok=True)
     google(to)
     amazon(to)
+    microsoft(to)
 
 
 main(sys.argv[1])

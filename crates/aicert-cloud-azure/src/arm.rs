@@ -3,7 +3,8 @@
 //! The generated clients of resource groups and networks would cost minutes of compiling for these few requests; what is sent
 //! here is held to their published definitions all the same, by the tests.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use azure_core::auth::{AccessToken, TokenCredential};
@@ -31,6 +32,8 @@ pub(crate) struct Arm {
     pub(crate) http: Http,
     endpoint: Url,
     transport: Arc<Transport>,
+    /// Resource groups that this process has asked for, and that the list may not have yet.
+    asked_for: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl std::fmt::Debug for Arm {
@@ -133,7 +136,18 @@ impl Arm {
             http,
             endpoint,
             transport,
+            asked_for: Arc::default(),
         })
+    }
+
+    /// Waits until no request of this process is on its way that changes something.
+    pub(crate) async fn settle(&self) {
+        self.transport.settle().await;
+    }
+
+    /// The resource groups that this process has asked for.
+    pub(crate) fn asked_for(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.asked_for.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The id of a resource in a group.

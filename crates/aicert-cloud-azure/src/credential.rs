@@ -177,7 +177,6 @@ fn chain(http: &Http) -> azure_core_now::Result<Arc<dyn TokenCredential>> {
             ManagedIdentityCredentialOptions {
                 user_assigned_id: client.map(UserAssignedId::ClientId),
                 client_options: options(),
-                ..ManagedIdentityCredentialOptions::default()
             },
         ))?);
     }

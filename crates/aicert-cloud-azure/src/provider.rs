@@ -98,7 +98,7 @@ impl CloudProvider for AzureProvider {
     }
 
     async fn list(&self) -> Result<Vec<MachineRecord>, CloudError> {
-        let groups = remove::list(&self.arm, &self.config.owner).await?;
+        let groups = remove::all(&self.arm, &self.config.owner).await?;
         let records: Vec<Option<MachineRecord>> = stream::iter(groups)
             .map(|group| self.record(group))
             .buffered(LOOKS)

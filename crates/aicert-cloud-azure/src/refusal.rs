@@ -74,6 +74,7 @@ impl Refusal {
             .or_else(|_| serde_json::from_slice::<Detail>(body))
             .ok()
             .filter(|detail| detail.code.is_some() || detail.message.is_some())
+            .or_else(|| storage(body))
             .unwrap_or_else(|| Detail {
                 code: None,
                 message: Some(String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned()),
@@ -104,6 +105,8 @@ impl Refusal {
     pub(crate) fn again(&self) -> Option<Again> {
         let passes = match self.status {
             408 | 429 | 500 | 502 | 503 | 504 => true,
+            // Bytes were damaged on the way.
+            400 if self.code == "Md5Mismatch" => true,
             // Something else is at work on the same thing, or on what it needs.
             409 | 412 => matches!(
                 self.code.as_str(),
@@ -241,6 +244,22 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Errors of Azure Storage are XML.
+fn storage(body: &[u8]) -> Option<Detail> {
+    let text = std::str::from_utf8(body).ok()?;
+    let (_, error) = text.split_once("<Error>")?;
+    let element = |name: &str| {
+        let (_, rest) = error.split_once(&format!("<{name}>"))?;
+        let (found, _) = rest.split_once('<')?;
+        Some(found.to_owned())
+    };
+    Some(Detail {
+        code: Some(element("Code")?),
+        message: element("Message"),
+        details: None,
+    })
+}
+
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(before)?;
     let (found, _) = rest.split_once(after)?;
@@ -337,6 +356,14 @@ mod tests {
     #[test]
     fn only_what_passes_is_tried_again() {
         let body = |code: &str| format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#);
+        let damaged = refusal(
+            400,
+            "\u{feff}<?xml?><Error><Code>Md5Mismatch</Code><Message>The MD5\nwas</Message></Error>",
+        );
+        assert_eq!(
+            (damaged.message.as_str(), damaged.again()),
+            ("The MD5 was", Some(Again::Soon))
+        );
         for (status, code, passes) in [
             (429, "TooManyRequests", true),
             (503, "ServerBusy", true),

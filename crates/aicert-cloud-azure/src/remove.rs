@@ -75,13 +75,33 @@ pub(crate) async fn find(arm: &Arm, name: &str) -> Result<Option<Group>, Failure
 /// Makes a group.
 pub(crate) async fn make(arm: &Arm, name: &str, region: &str, tags: &Value) -> Result<(), Failure> {
     let body = json!({ "location": region, "tags": tags });
+    arm.asked_for().insert(name.to_owned());
     arm.put("the resource group", &path(arm, name), VERSION, &body)
         .await?;
     Ok(())
 }
 
-/// Every group of an owner.
-pub(crate) async fn list(arm: &Arm, owner: &Owner) -> Result<Vec<Group>, Failure> {
+/// Every group of an owner: those of the list, and those that this process has made and the list does not have yet.
+pub(crate) async fn all(arm: &Arm, owner: &Owner) -> Result<Vec<Group>, Failure> {
+    arm.settle().await;
+    let mut groups = list(arm, owner).await?;
+    let unlisted: Vec<String> = arm
+        .asked_for()
+        .iter()
+        .filter(|name| !groups.iter().any(|group| group.name == **name))
+        .cloned()
+        .collect();
+    for name in unlisted {
+        groups.extend(
+            find(arm, &name)
+                .await?
+                .filter(|group| group.tags().is_some_and(|tags| tags.owner == *owner)),
+        );
+    }
+    Ok(groups)
+}
+
+async fn list(arm: &Arm, owner: &Owner) -> Result<Vec<Group>, Failure> {
     let filter = format!("tagName eq '{}' and tagValue eq '{owner}'", Tags::OWNER);
     let path = format!("/subscriptions/{}/resourcegroups", arm.subscription);
     let mut groups: Vec<Group> = arm
@@ -110,6 +130,7 @@ async fn is_listed(arm: &Arm, owner: &Owner, name: &str) -> Result<bool, Failure
 /// not its, is left alone.
 pub(crate) async fn remove(arm: &Arm, owner: &Owner, job: &JobId) -> Result<(), Failure> {
     let name = Names(job).main();
+    arm.settle().await;
     let result = arm
         .patience
         .removal
@@ -132,7 +153,10 @@ pub(crate) async fn remove(arm: &Arm, owner: &Owner, job: &JobId) -> Result<(), 
     match result {
         Err(cause @ Failure::Foreign { .. }) => Err(cause),
         Err(why) => Err(with_what_is_left(arm, &name, why).await),
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            arm.asked_for().remove(&name);
+            Ok(())
+        }
     }
 }
 

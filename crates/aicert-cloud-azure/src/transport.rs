@@ -13,6 +13,7 @@ use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, redirect};
 use rustls::crypto::ring;
+use tokio::sync::RwLock;
 use url::Url;
 
 use crate::credential::Credential;
@@ -125,6 +126,8 @@ pub(crate) struct Transport {
     http: Http,
     endpoint: Url,
     credential: Credential,
+    /// Shared by requests that change something, as long as they are on their way.
+    on_the_way: Arc<RwLock<()>>,
 }
 
 impl Transport {
@@ -133,7 +136,14 @@ impl Transport {
             http,
             endpoint,
             credential,
+            on_the_way: Arc::default(),
         }
+    }
+
+    /// Waits until no request is on its way that changes something: whoever gave up waiting for one does not know what
+    /// becomes of it, and nothing that is looked at before its answer tells.
+    pub(crate) async fn settle(&self) {
+        drop(self.on_the_way.write().await);
     }
 
     /// Sends a request once; twice, when Azure takes the first token no more. An answer that says no is a failure.
@@ -159,10 +169,7 @@ impl Transport {
         let mut renewed = false;
         loop {
             headers.insert(AUTHORIZATION, token.header()?);
-            let reply = self
-                .http
-                .send(method.clone(), url, headers.clone(), body.clone())
-                .await?;
+            let reply = self.once(&method, url, &headers, &body).await?;
             if reply.status == 401 && !renewed {
                 // It may have been revoked, or have expired on the way.
                 renewed = true;
@@ -171,6 +178,36 @@ impl Transport {
             }
             return checked(request, reply);
         }
+    }
+}
+
+impl Transport {
+    async fn once(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Reply, Failure> {
+        let (http, method, url) = (self.http.clone(), method.clone(), url.clone());
+        let (headers, body) = (headers.clone(), body.clone());
+        if method == Method::GET {
+            return http.send(method, &url, headers, body).await;
+        }
+        // It is carried through although nobody may wait for it any more.
+        let guard = Arc::clone(&self.on_the_way).read_owned().await;
+        let request = name(&method, &url);
+        tokio::spawn(async move {
+            let _guard = guard;
+            http.send(method, &url, headers, body).await
+        })
+        .await
+        .unwrap_or_else(|error| {
+            Err(Failure::Local {
+                what: format!("{request} was cut off"),
+                why: error.to_string(),
+            })
+        })
     }
 }
 
