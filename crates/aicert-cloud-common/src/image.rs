@@ -84,13 +84,22 @@ impl SparseImage {
         let length = (self.length - offset).min(size as u64);
         // Not longer than `size`.
         let mut block = vec![0; usize::try_from(length).unwrap_or(size)];
+        self.read(offset, &mut block)?;
+        Ok(block)
+    }
+
+    /// Fills a buffer with the bytes from `offset` on: so that reading all of it needs but one.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or there are not as many.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ImageError> {
         self.file
-            .read_exact_at(&mut block, offset)
+            .read_exact_at(buffer, offset)
             .map_err(|source| ImageError::Unreadable {
                 path: self.path.clone(),
                 source,
-            })?;
-        Ok(block)
+            })
     }
 
     /// Whether a block holds nothing but zeros.
@@ -110,8 +119,14 @@ impl SparseImage {
     pub fn sha256(&self) -> Result<[u8; 32], ImageError> {
         const SIZE: usize = 1 << 20;
         let mut hasher = Sha256::new();
-        for number in 0..self.blocks(SIZE) {
-            hasher.update(self.block(number, SIZE)?);
+        let mut buffer = vec![0; SIZE];
+        let mut offset = 0;
+        while offset < self.length {
+            // Not longer than the buffer.
+            let length = (self.length - offset).min(SIZE as u64) as usize;
+            self.read(offset, &mut buffer[..length])?;
+            hasher.update(&buffer[..length]);
+            offset += length as u64;
         }
         Ok(hasher.finalize().into())
     }

@@ -9,7 +9,7 @@ use aicert_core::spec::GcpMachine;
 use google_cloud_auth::build_errors;
 use google_cloud_auth::credentials::Credentials;
 
-/// The configuration of a [`GcpProvider`](crate::GcpProvider).
+/// The configuration of a [`GcpProvider`](crate::GcpProvider) and of a [`GcpPublisher`](crate::GcpPublisher).
 #[derive(Debug, Clone)]
 pub struct GcpConfig {
     pub(crate) project: String,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aicert_cloud_common::{Again, Transient, WaitError};
+use aicert_cloud_common::{Again, ImageError, Transient, WaitError};
 use aicert_core::cloud::{CloudError, CloudErrorKind};
 use aicert_core::text::printable;
 use google_cloud_compute_v1::model::Operation;
@@ -17,15 +17,15 @@ const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(crate) struct Fault {
     /// What was being done, for people.
-    doing: String,
+    doing: Box<str>,
     kind: CloudErrorKind,
     /// What was answered.
-    message: String,
-    advice: Option<String>,
+    message: Box<str>,
+    advice: Option<Box<str>>,
     again: Option<Again>,
     /// The HTTP status, where there was an answer.
     pub(crate) status: Option<u16>,
-    source: Option<GaxError>,
+    source: Option<Box<GaxError>>,
 }
 
 impl Transient for Fault {
@@ -39,7 +39,7 @@ impl Fault {
         Self {
             doing: doing.into(),
             kind,
-            message: message.into(),
+            message: message.into().into(),
             advice: None,
             again: None,
             status: None,
@@ -48,7 +48,7 @@ impl Fault {
     }
 
     pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
+        self.advice = Some(advice.into().into());
         self
     }
 
@@ -117,7 +117,7 @@ impl Fault {
     }
 
     fn caused_by(mut self, error: GaxError) -> Self {
-        self.source = Some(error);
+        self.source = Some(Box::new(error));
         self
     }
 
@@ -197,7 +197,7 @@ impl Fault {
                             place.map(|place| format!(" in {place}")).unwrap_or_default(),
                         ),
                         1200,
-                    );
+                    ).into();
                 }
                 quota(fault)
             }
@@ -237,11 +237,22 @@ impl Fault {
     }
 }
 
+impl From<ImageError> for Fault {
+    fn from(error: ImageError) -> Self {
+        let kind = match error {
+            ImageError::NotRaw { .. } => CloudErrorKind::Unsupported,
+            _ => CloudErrorKind::NotFound,
+        };
+        Self::new("publish the image", kind, error.to_string())
+            .advise("name the raw disk image that `aicert image build` has made")
+    }
+}
+
 impl From<Fault> for CloudError {
     fn from(fault: Fault) -> Self {
         let error = Self::new(fault.kind, fault.in_short());
         let error = match fault.advice {
-            Some(advice) => error.with_advice(advice),
+            Some(advice) => error.with_advice(advice.into_string()),
             None => error,
         };
         let error = match fault.source {

@@ -11,11 +11,13 @@ mod marks;
 mod operation;
 mod provider;
 mod provision;
+mod publish;
 mod remove;
 mod rule;
 
 pub use config::{CredentialsSource, GcpConfig, GcpPaces};
 pub use provider::GcpProvider;
+pub use publish::GcpPublisher;
 
 /// The value of `provider` in the configuration.
 pub(crate) const PROVIDER: &str = "gcp";

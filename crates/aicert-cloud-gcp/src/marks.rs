@@ -6,6 +6,8 @@ use aicert_cloud_common::{Owner, Tags};
 use aicert_core::runtime::JobId;
 use sha2::{Digest as _, Sha256};
 
+use crate::kind::Kind;
+
 /// What descriptions begin with.
 const BEGINNING: &str = "aicert";
 const ZONE: &str = "aicert-zone";
@@ -52,7 +54,10 @@ impl Marks {
             zone: (*pairs.get(ZONE)?).to_owned(),
             instance_type: (*pairs.get(TYPE)?).to_owned(),
         };
-        (marks.describe() == description && is_name(&marks.zone)).then_some(marks)
+        let is_sound = marks.describe() == description
+            && is_name(&marks.zone)
+            && Kind::parse(&marks.instance_type).is_ok();
+        is_sound.then_some(marks)
     }
 }
 

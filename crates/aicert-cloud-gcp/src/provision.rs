@@ -151,8 +151,11 @@ impl Api {
             .rule(&doing, &request.job)
             .await
             .map_err(Beginning::Refused)?;
+        // From the moment that it is made, whatever fails has to remove it.
+        let mut failed: fn(Fault) -> Beginning = Beginning::Refused;
         if rule.is_none() {
             rule = Some(self.make_rule(&doing, plan, request).await?);
+            failed = Beginning::Uncertain;
         }
         let Some(rule) = rule else {
             let fault = Fault::new(&doing, CloudErrorKind::Failed, "it was made, and is not there");
@@ -163,7 +166,7 @@ impl Api {
         let found = self
             .instance(&doing, &plan.order.zone, &request.job)
             .await
-            .map_err(Beginning::Refused)?;
+            .map_err(failed)?;
         Ok(match found {
             Some(instance) => Begun::Machine(Box::new(instance)),
             None => Begun::Rule(rule),
@@ -185,7 +188,7 @@ impl Api {
         let shown = self
             .config
             .paces
-            .settle
+            .request
             .until(|| async { self.rule(doing, &request.job).await })
             .await;
         shown.map_err(|error| Beginning::Uncertain(Fault::waited(doing, error)))
@@ -267,7 +270,7 @@ impl Api {
         let shown = self
             .config
             .paces
-            .settle
+            .request
             .until(|| async { self.instance(&doing, &plan.order.zone, &request.job).await })
             .await
             .map_err(|error| Fault::waited(&doing, error))?;

@@ -1,12 +1,12 @@
 //! Removing all that was made for a job.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 
-use aicert_cloud_common::{Names, WaitError};
+use aicert_cloud_common::Names;
 use aicert_core::cloud::{CloudError, CloudErrorKind};
 use aicert_core::runtime::JobId;
 use google_cloud_compute_v1::model::Instance;
+use tokio::time::{Instant, sleep};
 
 use crate::api::Api;
 use crate::error::Fault;
@@ -18,29 +18,28 @@ use crate::rule::Rule;
 /// How often a deletion that has failed is begun anew.
 const ATTEMPTS: u32 = 3;
 
+/// How often it is looked for what does not show, at least.
+const LOOKS: u32 = 4;
+
 impl Api {
     /// Removes the machine of a job, and then its firewall rule; what has the name of either and is not this owner's stays.
     pub(crate) async fn remove(&self, job: &JobId) -> Result<(), CloudError> {
-        let left = Mutex::new(Vec::new());
         // What was asked for before may come into being, or show, only now: looked for until there was something, or patience
-        // has ended.
-        let settled = self
-            .config
-            .paces
-            .settle
-            .until(|| async {
-                let (seen, faults) = self.remove_what_shows(job).await?;
-                if let Ok(mut left) = left.lock() {
-                    *left = faults;
-                }
-                Ok::<_, Fault>(seen.then_some(()))
-            })
-            .await;
-        let mut left = left.into_inner().unwrap_or_default();
-        match settled {
-            Ok(()) | Err(WaitError::TooLong { .. }) => {}
-            Err(WaitError::Failed(fault)) => left.push(fault),
-        }
+        // has ended. A look is never broken off: it deletes what it finds.
+        let settle = self.config.paces.settle;
+        let end = Instant::now() + settle.limit;
+        let mut pause = settle.first;
+        let mut looks = 1;
+        let mut left = loop {
+            match self.remove_what_shows(job).await {
+                Ok((false, _)) if looks < LOOKS || Instant::now() + pause < end => {}
+                Ok((_, left)) => break left,
+                Err(fault) => break vec![fault],
+            }
+            sleep(pause).await;
+            looks += 1;
+            pause = (pause * 2).min(settle.longest);
+        };
         if left.is_empty() {
             match self.remove_rule(job).await {
                 Ok(()) => return Ok(()),

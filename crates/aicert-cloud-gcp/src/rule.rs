@@ -1,6 +1,8 @@
 //! The firewall rule of a job: it lets its users reach the machine's server, and is the trace that is left before there is a
 //! machine and until it is gone.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use aicert_cloud_common::Names;
 use aicert_core::cloud::{CloudErrorKind, Network};
 use aicert_core::progress::{Progress, ProgressEvent};
@@ -134,8 +136,10 @@ impl Api {
         rule: &Firewall,
         marks: &Marks,
     ) -> Result<Operation, Fault> {
-        let created = marks.tags.created.as_unix().to_string();
-        let id = request_id(&["firewall", self.project(), marks.tags.job.as_str(), &created]);
+        // Another attempt is another request, however soon it comes: Google would take it for this one.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let attempt = format!("{} {}", std::process::id(), now.as_nanos());
+        let id = request_id(&["firewall", self.project(), marks.tags.job.as_str(), &attempt]);
         self.ask(doing, |clients| {
             let request = clients.firewalls.insert();
             request
