@@ -105,7 +105,13 @@ fn certificates(seeds: &Seeds) -> Result<(), Box<dyn Error>> {
 }
 
 fn proofs(seeds: &Seeds) -> Result<(), Box<dyn Error>> {
-    for (index, proof) in honest::proofs().iter().enumerate() {
+    let document = nitro::proof();
+    seeds.put(
+        "proof",
+        "replaced-document",
+        [b"a", document.low_level_quote.attest.0.as_slice()].concat(),
+    )?;
+    for (index, proof) in honest::proofs().iter().chain([&document]).enumerate() {
         seeds.put("proof", &format!("honest-{index}"), proof.to_json())?;
         seeds.put("proof", &format!("compact-{index}"), serde_json::to_vec(proof)?)?;
     }

@@ -1,15 +1,17 @@
-//! Proof files: whole, or an honest one with a part replaced. Nothing is accepted but an honest proof.
+//! Proof files: whole, or an honest one with a part replaced: of the first (after a digit), or of the one whose evidence is an
+//! attestation document (after a letter). Nothing is accepted but an honest proof.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use aicert_core::certificate::Certificate;
-use aicert_fuzz::{compact, honest, support};
+use aicert_fuzz::{compact, honest, nitro};
 use aicert_verify::{Options, Unverified, verify};
 use libfuzzer_sys::fuzz_target;
 
-static HONEST: LazyLock<Vec<Certificate>> = LazyLock::new(honest::proofs);
-static OPTIONS: LazyLock<Options> = LazyLock::new(support::options);
+static HONEST: LazyLock<Vec<Certificate>> =
+    LazyLock::new(|| honest::proofs().into_iter().chain([nitro::proof()]).collect());
+static OPTIONS: LazyLock<Options> = LazyLock::new(nitro::options);
 
 fuzz_target!(|bytes: &[u8]| {
     let proof = match bytes.split_first() {
@@ -17,6 +19,13 @@ fuzz_target!(|bytes: &[u8]| {
             Some(certificate) => Unverified::new(certificate),
             None => return,
         },
+        Some((letter @ b'a'..=b'j', rest)) => {
+            let bytes = [&[letter - b'a' + b'0'], rest].concat();
+            match honest::with_replaced(&HONEST[HONEST.len() - 1], &bytes) {
+                Some(certificate) => Unverified::new(certificate),
+                None => return,
+            }
+        }
         _ => match Unverified::from_slice(bytes) {
             Ok(proof) => {
                 let contents = proof.unverified_contents();

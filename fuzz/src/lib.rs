@@ -109,6 +109,8 @@ mod tests {
         for proof in honest::proofs() {
             support::check(&proof).unwrap();
         }
+        let proof = aicert_verify::Unverified::new(nitro::proof());
+        aicert_verify::verify(proof, &nitro::options()).unwrap();
         answer::attest(&answer::answer(&answer::unused())).unwrap();
         aicert_verify::nitro::verify(&nitro::document(), &nitro::expected()).unwrap();
         for log in honest::event_logs() {

@@ -1,9 +1,13 @@
 //! An attestation document of NitroTPM, of a test authority.
 
+use aicert_core::certificate::{Base64, Certificate, KeyEvidence, qualifying_data};
+use aicert_core::tpm::{PcrBank, PcrIndex, PcrValues};
+use aicert_verify::Options;
 use aicert_verify::nitro::Expected;
 use p384::ecdsa::signature::Signer as _;
 
 use crate::evidence::{Cert, Key, NOW, anchors, now, p384_key};
+use crate::support::{self, Recipe, head_of};
 
 fn authority(name: &str, issuer: &str) -> Cert {
     Cert {
@@ -20,6 +24,33 @@ pub fn expected() -> Expected {
 
 /// A document that holds.
 pub fn document() -> Vec<u8> {
+    let pcrs = (0..24).filter_map(PcrIndex::new);
+    let pcrs = pcrs.map(|pcr| (pcr, vec![pcr.as_u8(); 48])).collect();
+    document_of(&PcrValues(pcrs), &[7; 32], bytes(b"data"))
+}
+
+/// A proof that verifies with [`options`], with a document in the place of its quote.
+pub fn proof() -> Certificate {
+    let recipe = Recipe {
+        bank: PcrBank::Sha384,
+        ..Recipe::default()
+    };
+    let mut proof = recipe.build();
+    let quote = &mut proof.low_level_quote;
+    let nonce = qualifying_data(&head_of(&proof.measurement_log), &quote.nonce);
+    quote.attest = Base64(document_of(&quote.pcrs, &nonce, vec![0xf6]));
+    proof.signature = Base64::default();
+    proof.attestation_key = KeyEvidence::default();
+    proof
+}
+
+/// What accepts all honest proofs: those of keys, and that of a document.
+pub fn options() -> Options {
+    let anchors = expected().trust_anchors.with_root(&support::root().der());
+    Options::new(anchors.expect("the root of keys is a root"), now())
+}
+
+fn document_of(pcrs: &PcrValues, nonce: &[u8], user_data: Vec<u8>) -> Vec<u8> {
     let leaf = Cert {
         ca: false,
         from: NOW - 3,
@@ -27,20 +58,22 @@ pub fn document() -> Vec<u8> {
         ..authority("leaf", "zonal")
     };
     let bundle = [authority("root", "root").der(), authority("zonal", "root").der()];
-    let pcrs = (0..24).flat_map(|pcr| [item(0, pcr), bytes(&[pcr as u8; 48])].concat());
+    let count = pcrs.0.len() as u64;
+    let pcrs = pcrs.0.iter();
+    let pcrs = pcrs.flat_map(|(pcr, value)| [item(0, pcr.as_u8().into()), bytes(value)].concat());
     let fields = [
         ("module_id", text("i-0123-tpm0000")),
         ("digest", text("SHA384")),
         ("timestamp", item(0, NOW as u64 * 1_000)),
-        ("nitrotpm_pcrs", [item(5, 24), pcrs.collect()].concat()),
+        ("nitrotpm_pcrs", [item(5, count), pcrs.collect()].concat()),
         ("certificate", bytes(&leaf.der())),
         (
             "cabundle",
             [item(4, 2), bytes(&bundle[0]), bytes(&bundle[1])].concat(),
         ),
         ("public_key", vec![0xf6]),
-        ("user_data", bytes(b"data")),
-        ("nonce", bytes(&[7; 32])),
+        ("user_data", user_data),
+        ("nonce", bytes(nonce)),
     ];
     let fields = fields
         .into_iter()

@@ -17,6 +17,9 @@ use crate::{lifetime, modules, network, provisioning, scratch, system};
 const MODULES: &str = "/usr/lib/aicert/modules";
 
 const TPM: &str = "/dev/tpmrm0";
+/// The device behind the kernel's resource manager: before Linux 6.3 the manager does not pass the command on with which a
+/// NitroTPM makes attestation documents.
+const TPM_BEHIND: &str = "/dev/tpm0";
 
 /// How long a TPM may take to answer its driver.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -93,7 +96,11 @@ fn open_tpm() -> Outcome {
         }
         sleep(Duration::from_millis(10));
     }
-    chown(TPM, Some(USER), Some(USER)).or_fail(|| format!("cannot give {TPM} to the server"), IMAGE)
+    for device in [TPM, TPM_BEHIND] {
+        chown(device, Some(USER), Some(USER))
+            .or_fail(|| format!("cannot give {device} to the server"), IMAGE)?;
+    }
+    Ok(())
 }
 
 fn copy_boot_log(place: &Path) -> Outcome {
