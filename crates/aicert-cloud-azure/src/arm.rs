@@ -284,7 +284,7 @@ impl Arm {
         let Some(again) = again else {
             return result.ok_or_else(|| Failure::TooLong {
                 what: what.into(),
-                waited: start.elapsed(),
+                waited: Some(start.elapsed()),
             });
         };
         match result {

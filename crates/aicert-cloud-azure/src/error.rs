@@ -1,6 +1,6 @@
 //! What can fail here, and how it is told outside.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aicert_cloud_common::{Again, ImageError, Transient, WaitError};
 use aicert_core::cloud::{CloudError, CloudErrorKind};
@@ -29,8 +29,8 @@ pub(crate) enum Failure {
     #[error("{what}")]
     Exists { what: String, advice: String },
     /// Patience has ended.
-    #[error("{what} was not done after {} s", .waited.as_secs())]
-    TooLong { what: String, waited: Duration },
+    #[error("{what} was not done in time{}", .waited.map_or_else(String::new, |waited| format!(": after {} s", waited.as_secs())))]
+    TooLong { what: String, waited: Option<Duration> },
     /// Azure is still at it.
     #[error("Azure is still at work on it")]
     NotYet { after: Option<Duration> },
@@ -69,16 +69,15 @@ impl Failure {
 
     /// For `map_err` of what was waited for.
     pub(crate) fn waiting(what: impl Into<String>) -> impl FnOnce(WaitError<Self>) -> Self {
-        let start = Instant::now();
         move |error| match error {
             WaitError::Failed(Self::NotYet { .. }) => Self::TooLong {
                 what: what.into(),
-                waited: start.elapsed(),
+                waited: None,
             },
             WaitError::Failed(failure) => failure,
             WaitError::TooLong { waited } => Self::TooLong {
                 what: what.into(),
-                waited,
+                waited: Some(waited),
             },
         }
     }

@@ -73,6 +73,76 @@ async fn what_passes_is_survived_at_every_request() {
     }
 }
 
+/// Several at once, on a cloud that is slow and late in knowing of its own deeds.
+#[tokio::test]
+async fn what_passes_is_survived_together() {
+    for seed in 0..25_usize {
+        let slow = Settings {
+            polls: 1 + seed % 3,
+            deletion_polls: 1 + seed % 4,
+            unlisted: seed % 3,
+            lingering: seed % 2,
+            page: 1,
+        };
+        let Some(azure) = Azure::start(slow) else { return };
+        // At different requests, near and far from one another.
+        for (place, effect) in [
+            Effect::Refuse {
+                status: 429,
+                code: "TooManyRequests",
+                retry_after: Some(0),
+            },
+            Effect::Cut,
+            Effect::Expire,
+            Effect::Cut,
+            Effect::Refuse {
+                status: 500,
+                code: "InternalServerError",
+                retry_after: None,
+            },
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            azure.fault(Fault {
+                operation: None,
+                number: 1 + (seed * (place + 3) + place * 7) % 35,
+                effect,
+            });
+        }
+        let provider = provider(&azure);
+        let machine = provider
+            .provision(request("a"))
+            .await
+            .unwrap_or_else(|error| panic!("{seed}: {error}"));
+        assert_eq!(provider.list().await.unwrap().len(), 1, "{seed}");
+        provider.destroy(&machine.id).await.unwrap();
+        assert_eq!(azure.machines_made(), 1, "{seed}");
+        assert!(
+            provider.list().await.unwrap().is_empty() && azure.left().is_empty(),
+            "{seed}"
+        );
+        azure.assert_clean();
+    }
+}
+
+/// A machine that does not come up in time is given up, and removed.
+#[tokio::test]
+async fn patience_ends() {
+    let never = Settings {
+        polls: usize::MAX,
+        ..settings()
+    };
+    let Some(azure) = Azure::start(never) else { return };
+    let mut short = patience();
+    short.operation.limit = std::time::Duration::from_millis(100);
+    let provider = AzureProvider::new(config(&azure).with_patience(short)).unwrap();
+    let error = provider.provision(request("a")).await.unwrap_err();
+    assert!(error.message().contains("was not done in time"), "{error}");
+    assert!(azure.left().is_empty());
+    azure.assert_clean();
+}
+
 /// What does not pass, at each request of provisioning: nothing is left.
 #[tokio::test]
 async fn what_does_not_pass_leaves_nothing() {
