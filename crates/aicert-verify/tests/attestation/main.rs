@@ -4,6 +4,7 @@
 #![allow(dead_code)] // the helpers serve the tests of proofs as well
 #![allow(unused_imports)] // as above
 #![allow(unused_macros)] // as above
+#![allow(clippy::print_stdout)] // as above
 #![allow(clippy::unwrap_used)] // the helpers of tests fail as tests do
 
 #[path = "../forgeries/machine.rs"]
