@@ -1,6 +1,8 @@
 //! A provider from nothing, to begin another one with: CONTRIBUTING.md goes through it. The cloud is one that is imagined, and
 //! lives in this process; everything else is as it is for a real one.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod nimbus;
 
 use std::sync::Arc;
