@@ -54,6 +54,11 @@ if cargo tree --locked -p aicert-cli --no-default-features -e normal --prefix no
     fail "aicert-cli depends on aicert-swtpm-testing without its feature simulation"
 fi
 
+# The SDKs of clouds take minutes to compile: who does not ask for them does not wait for them.
+if cargo tree --locked -p aicert-cli -e normal --prefix none --format '{p}' | grep -E '^(aws-|azure_|google-cloud-|aicert-cloud-(aws|azure|gcp) )'; then
+    fail "aicert-cli has the SDK of a cloud in its dependency tree without its features aws, azure and gcp"
+fi
+
 if ! command -v cargo-deny >/dev/null; then
     fail "cargo-deny is missing: cargo install --locked cargo-deny"
 else

@@ -16,5 +16,7 @@ fn main() -> ExitCode {
         // Does not return if it succeeds; if it does not, all there is to lose is a quiet terminal.
         let _ = command.args(arguments.iter().skip(1)).env(name, value).exec();
     }
+    // Libraries that leave the choice to the program, and end it where there is none: all TLS here is of one kind.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     aicert_cli::run(arguments)
 }

@@ -64,10 +64,14 @@ pub(crate) async fn run(
     let place = Place::of(machine, owner::owner)?
         .ok_or_else(|| Failure::misuse("this build knows no such machine"))?;
     let provider = backends::provider(machine, &place, &plan.state)?;
-    survey::survey(&Fleet::of(plan.state.clone(), Some(&place)), terminal).await;
-    let access = match machine.cloud() {
-        Some(cloud) => access::networks(&cloud.access).await?,
-        None => Vec::new(),
+    let fleet = Fleet::of(plan.state.clone(), Some(&place));
+    // Clouds may take their time to answer.
+    let access = tokio::select! {
+        biased;
+        number = signals.next() => {
+            return Err(Failure::new(Exit::Signal(number), "interrupted: nothing was made"));
+        }
+        access = before(&fleet, machine, terminal) => access?,
     };
     let identity = Identity::generate().map_err(|error| stop::failure(&error))?;
     let trust = Trust {
@@ -113,6 +117,15 @@ pub(crate) async fn run(
         terminal,
     };
     finish(run, errand, renderer, signals).await
+}
+
+/// Looks at what earlier commands left, and finds out who shall reach the machine.
+async fn before(fleet: &Fleet, machine: &MachineSpec, terminal: Terminal) -> Result<Vec<Network>, Failure> {
+    survey::survey(fleet, terminal).await;
+    match machine.cloud() {
+        Some(cloud) => access::networks(&cloud.access).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 fn new_record(

@@ -141,7 +141,7 @@ pub(super) mod gcp {
     use std::sync::Arc;
 
     use aicert_cloud_common::Owner;
-    use aicert_cloud_gcp::{GcpConfig, GcpProvider};
+    use aicert_cloud_gcp::{GcpConfig, GcpProvider, GcpPublisher};
     use aicert_core::cloud::ImagePublisher;
     use aicert_core::spec::GcpMachine;
 
@@ -166,15 +166,13 @@ pub(super) mod gcp {
         Ok(Arc::new(GcpProvider::new(config)))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as for the other clouds")]
     pub(in crate::backends) fn publisher(
         project: &str,
         bucket: &str,
         owner: Owner,
     ) -> Result<Arc<dyn ImagePublisher>, Failure> {
-        let _ = (config(project, owner), bucket);
-        Err(Failure::misuse(
-            "this version publishes no images in Google Compute Engine yet",
-        ))
+        Ok(Arc::new(GcpPublisher::new(config(project, owner), bucket)))
     }
 }
 
