@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
+# Everything, the command with all clouds included; one set of features, so that nothing is compiled twice.
+WORKSPACE := --workspace --locked --features aicert-tests/clouds
 
 .PHONY: help setup build demo demo-vm test test-large lint docs deny bench fuzz image image-check clean
 
@@ -31,17 +33,17 @@ image-check: setup ## Build the base image twice, from nothing but packages, and
 
 test: setup ## Run all tests, against real TPM simulators, a real Docker, and machines that boot
 	@scripts/test-tools.sh
-	$(CARGO) test --workspace --locked --no-fail-fast
+	$(CARGO) test $(WORKSPACE) --no-fail-fast
 
 test-large: setup ## The one test that make test leaves out: outputs of 2 GiB, from a machine
 	$(CARGO) test --locked -p aicert-tests --test vm_large -- --ignored --nocapture
 
 lint: ## Format and clippy
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --locked --all-targets -- -D warnings
+	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
 
 docs: ## Build the documentation of all crates
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(WORKSPACE) --no-deps
 
 deny: ## Check licences, advisories and who depends on whom
 	scripts/check-dependencies.sh
