@@ -34,7 +34,7 @@ pub struct Fault {
     /// The operation, as Microsoft names it (`VirtualMachines_CreateOrUpdate`), `poll` for looks at asynchronous ones, `page` and
     /// `pagelist` for blobs; every request, when nothing is said.
     pub operation: Option<&'static str>,
-    /// The how manieth of them, from 1 on.
+    /// The how manieth of them, from 1 on, since the start.
     pub number: usize,
     /// What happens.
     pub effect: Effect,
@@ -151,6 +151,11 @@ impl Azure {
     /// Lets something go wrong, once.
     pub fn fault(&self, fault: Fault) {
         self.shared.world().faults.push(fault);
+    }
+
+    /// Lets nothing go wrong that was to and has not.
+    pub fn forgive(&self) {
+        self.shared.world().faults.clear();
     }
 
     /// Changes how slow it is.

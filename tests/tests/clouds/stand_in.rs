@@ -114,7 +114,7 @@ impl StandIn {
             }
             Self::Azure(cloud) => cloud.fault(azure::Fault {
                 operation: None,
-                number,
+                number: cloud.seen().len() + number,
                 effect: azure::Effect::Pause,
             }),
             Self::Gcp(cloud) => cloud.pause_at(cloud.count() + number),
@@ -148,7 +148,10 @@ impl StandIn {
     pub(crate) fn go_on(&self) {
         match self {
             Self::Aws { cloud, .. } => cloud.forgive(),
-            Self::Azure(cloud) => cloud.release(),
+            Self::Azure(cloud) => {
+                cloud.forgive();
+                cloud.release();
+            }
             Self::Gcp(cloud) => cloud.pause_at(usize::MAX),
         }
     }

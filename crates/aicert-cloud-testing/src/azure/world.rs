@@ -184,7 +184,7 @@ impl World {
         Some(self.faults.remove(at).effect)
     }
 
-    /// Forgets how many requests there were, so that faults count from here.
+    /// Answers a request.
     pub(super) fn handle(&mut self, request: &Request<'_>) -> Answer {
         match request.operation {
             "ResourceGroups_List" => self.list_groups(request),
