@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
 #![cfg_attr(
     any(feature = "aws", feature = "azure", feature = "gcp"),
-    allow(dead_code, unused_imports, reason = "most of this is about builds without clouds")
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "most of this is about builds without clouds"
+    )
 )]
 
 mod desk;
