@@ -35,7 +35,7 @@ use crate::error::{Failure, Rejection};
 use crate::policy::MachineFound;
 use crate::quote::{self, AuthenticQuote, SessionBinding, SessionClaims};
 use crate::reference::ImageReference;
-use crate::steps::{Signed, Steps};
+use crate::steps::{Believed, Signed, Steps};
 use crate::verified::Verified;
 
 /// Reads an attestation of at most [`ATTESTATION_LIMIT`] bytes. That it can be read says nothing about whether it is true.
@@ -110,7 +110,11 @@ fn verify_evidence(
     let claims = SessionClaims::of(attestation);
     let (boot_event_log, references) = (&attestation.boot_event_log.0, &options.reference_values);
     let mut steps = Steps(failures);
-    let quote = steps.authenticate(&signed, options, |fault| fault);
+    let believed = Believed {
+        time: signed.time_of_answer(options.time),
+        ..options.believed()
+    };
+    let quote = steps.authenticate(&signed, believed, |fault| fault);
     let quote = steps.next(
         quote,
         |quote| quote.bind_session(&claims, tls_key, nonce),

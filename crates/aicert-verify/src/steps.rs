@@ -1,18 +1,26 @@
 //! The steps that all evidence has in common, one after another.
 
 use aicert_core::certificate::{EvidenceKind, KeyEvidence, LowLevelQuote, PlatformKind};
+use aicert_core::time::Timestamp;
 
-use crate::anchors::platform_of_root;
+use crate::anchors::{TrustAnchors, platform_of_root};
 use crate::attest::Attest;
 use crate::chain::{self, ChainFault};
 use crate::config::Options;
 use crate::error::{Failure, Rejection};
 use crate::key::{self, PublicArea};
 use crate::nitro::{self, Claims};
-use crate::quote::{self, AuthenticQuote, Statement};
+use crate::quote::{self, AuthenticQuote, CLOCK_TOLERANCE, Statement};
 
 /// Runs steps one after another, and collects what is wrong.
 pub(crate) struct Steps<'a>(pub(crate) &'a mut Vec<Failure>);
+
+/// Who is believed, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Believed<'a> {
+    pub(crate) anchors: &'a TrustAnchors,
+    pub(crate) time: Timestamp,
+}
 
 /// What a TPM is said to have signed, and with what.
 pub(crate) struct Signed<'a> {
@@ -68,6 +76,22 @@ impl<'a> Signed<'a> {
         }
     }
 
+    /// The time for which to judge the certificates of an answer to a nonce that was made up at `now`: that of its document, if the
+    /// two clocks agree about it as far as they must. The nonce shows that the document is younger than the question; but its
+    /// certificates begin three seconds before it, and whoever asked looked at his clock before that.
+    pub(crate) fn time_of_answer(&self, now: Timestamp) -> Timestamp {
+        let Evidence::Document { claims: Some(claims) } = &self.evidence else {
+            return now;
+        };
+        let made = claims.timestamp();
+        let apart = made.as_unix().abs_diff(now.as_unix());
+        if apart <= CLOCK_TOLERANCE.unsigned_abs() {
+            made
+        } else {
+            now
+        }
+    }
+
     /// Looks for what is wrong in what was signed, whoever signed it, if it can be read at all.
     pub(crate) fn inspect_unproven<F>(&self, inspect: impl FnOnce(Statement<'_>) -> Vec<F>) -> Vec<F> {
         match &self.evidence {
@@ -86,13 +110,13 @@ impl Steps<'_> {
     pub(crate) fn authenticate(
         &mut self,
         signed: &Signed<'_>,
-        options: &Options,
+        believed: Believed<'_>,
         explain: impl Fn(ChainFault) -> ChainFault,
     ) -> Option<AuthenticQuote> {
         match &signed.evidence {
-            Evidence::Quote { chain } => self.authenticate_quote(signed, chain, options, explain),
+            Evidence::Quote { chain } => self.authenticate_quote(signed, chain, believed, explain),
             Evidence::Document { claims } => {
-                self.authenticate_document(signed, claims.as_ref(), options, explain)
+                self.authenticate_document(signed, claims.as_ref(), believed, explain)
             }
         }
     }
@@ -102,7 +126,7 @@ impl Steps<'_> {
         &mut self,
         signed: &Signed<'_>,
         chain: &[Vec<u8>],
-        options: &Options,
+        believed: Believed<'_>,
         explain: impl Fn(ChainFault) -> ChainFault,
     ) -> Option<AuthenticQuote> {
         let Signed {
@@ -111,7 +135,7 @@ impl Steps<'_> {
             key: KeyEvidence { public, .. },
             ..
         } = signed;
-        let proof = chain::verify(chain, &options.trust_anchors, options.time)
+        let proof = chain::verify(chain, believed.anchors, believed.time)
             .map_err(|faults| faults.into_iter().map(explain).collect());
         let proof = self.keep(proof);
         let key = self.next(
@@ -132,7 +156,7 @@ impl Steps<'_> {
         &mut self,
         signed: &Signed<'_>,
         claims: Option<&Claims>,
-        options: &Options,
+        believed: Believed<'_>,
         explain: impl Fn(ChainFault) -> ChainFault,
     ) -> Option<AuthenticQuote> {
         let Signed {
@@ -144,7 +168,7 @@ impl Steps<'_> {
         let beside = quote::inspect_beside(signature, key);
         let is_alone = beside.is_empty();
         self.0.extend(beside.into_iter().map(Failure::from));
-        let expected = nitro::Expected::new(options.trust_anchors.clone(), options.time);
+        let expected = nitro::Expected::new(believed.anchors.clone(), believed.time);
         let explain = |fault| explain(explain_expiry(fault, claims));
         let explain = |failure: Failure| failure.explained(explain);
         let document = nitro::verify(&quote.attest.0, &expected)
@@ -204,6 +228,13 @@ fn explain_expiry(fault: ChainFault, claims: Option<&Claims>) -> ChainFault {
 }
 
 impl Options {
+    pub(crate) fn believed(&self) -> Believed<'_> {
+        Believed {
+            anchors: &self.trust_anchors,
+            time: self.time,
+        }
+    }
+
     /// The chain of a key, with the intermediates that it lacks where they are at hand.
     fn chain_of(&self, key: &KeyEvidence) -> Vec<Vec<u8>> {
         let chain: Vec<_> = key.certificate_chain.iter().map(|der| der.0.as_slice()).collect();

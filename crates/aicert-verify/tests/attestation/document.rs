@@ -119,6 +119,25 @@ fn a_machine_that_shows_a_document_is_trusted() {
 }
 
 #[test]
+fn clocks_need_not_agree_to_the_second() {
+    let at = |later: i64| {
+        let mut options = trusting();
+        options.time = Timestamp::from_unix(NOW + later);
+        attest_with(&honest(), &options)
+    };
+    // Certificates of documents begin three seconds before them, and are asked for after a look at the clock.
+    for later in [-300, -290, -4, 0, 300] {
+        let boot = at(later).unwrap();
+        assert_eq!(boot.verified_at().as_unix(), NOW + later, "{later}");
+    }
+    refused!(
+        at(-301),
+        Cause::Chain(ChainFault::NotYetValid { .. }),
+        "check the clock of this computer"
+    );
+}
+
+#[test]
 fn a_document_about_something_else_is_refused() {
     for data in [
         attestation_qualifying_data(&OTHER_KEY, &NONCE),
