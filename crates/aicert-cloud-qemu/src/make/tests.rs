@@ -142,7 +142,15 @@ fn wait_until_nothing_runs(folder: &Path, when: &str) {
 /// After a death: what there is, is listed and can be destroyed; nothing else is there.
 async fn clean_up(folder: &Path, when: &str) -> usize {
     let provider = provider(folder);
-    let machines = provider.list().await.unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    let machines = loop {
+        let machines = provider.list().await.unwrap();
+        // A program that was just being started has the lock of who started it until it is another program.
+        if machines.iter().all(|machine| machine.in_use != Some(true)) || Instant::now() > end {
+            break machines;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     for machine in &machines {
         assert_eq!(machine.job.as_str(), "doomed", "{when}");
         assert_ne!(machine.in_use, Some(true), "{when}");
