@@ -249,7 +249,7 @@ fn explain(operation: &str, code: &str) -> (CloudErrorKind, Option<String>) {
         | "SpotMaxPriceTooLow" => told(
             Kind::Exhausted,
             "Amazon has no such machine free there now: try later, name a subnet in another zone (`subnet`), another \
-             `instance_type` or region, or change `spot`",
+             `instanceType` or region, or change `spot`",
         ),
         "VcpuLimitExceeded" | "InstanceLimitExceeded" => told(
             Kind::Exhausted,
@@ -295,7 +295,7 @@ fn explain(operation: &str, code: &str) -> (CloudErrorKind, Option<String>) {
         | "UnsupportedInstanceAttribute"
         | "InvalidParameterCombination" => told(
             Kind::Unsupported,
-            "this kind of machine is not offered so in this zone or region: name another `subnet`, `instance_type` or region",
+            "this kind of machine is not offered so in this zone or region: name another `subnet`, `instanceType` or region",
         ),
         "IdempotentInstanceTerminated" => told(
             Kind::Failed,

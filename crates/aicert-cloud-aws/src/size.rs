@@ -77,7 +77,7 @@ pub(crate) async fn require(account: &Account, kind: &str, gpus: u32) -> Result<
         Failure::told(
             aicert_core::cloud::CloudErrorKind::NotFound,
             format!("{} has no kind of machine {kind:?}", account.config.region),
-            "leave `instance_type` out, or name one that the region has",
+            "leave `instanceType` out, or name one that the region has",
         )
     })?;
     check(kind, gpus, info)?;
@@ -101,7 +101,7 @@ pub(crate) async fn require(account: &Account, kind: &str, gpus: u32) -> Result<
 }
 
 fn check(kind: &str, gpus: u32, info: &InstanceTypeInfo) -> Result<(), Failure> {
-    let advice = "leave `instance_type` out, or name a kind with NitroTPM, UEFI and as many GPUs: `aws ec2 describe-instance-types \
+    let advice = "leave `instanceType` out, or name a kind with NitroTPM, UEFI and as many GPUs: `aws ec2 describe-instance-types \
                   --filters Name=nitro-tpm-support,Values=supported`";
     let refuse = |what: &str| {
         Err(Failure::unsupported(
