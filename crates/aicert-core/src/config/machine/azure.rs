@@ -34,13 +34,13 @@ pub(super) fn azure(section: &Section<'_>, limits: &Limits) -> Option<AzureMachi
         subscription,
         "add the id of the subscription that pays; `az account show --query id` prints it",
     );
-    if section.lacks("region") {
-        section.missing(
-            "`region` is missing: where shall the machine be?",
-            "add `region`, such as westeurope; the image must be there too",
-        );
-    }
-    let region = cloud::checked(section, "region", region);
+    let region = cloud::required(
+        section,
+        "region",
+        "`region` is missing: where shall the machine be?",
+        "add `region`, such as westeurope; the image must be there too",
+        region,
+    );
     let confidential = cloud::boolean(section, "confidential");
     let machine = cloud::machine(section, limits, &SHAPES);
     Some(AzureMachine {

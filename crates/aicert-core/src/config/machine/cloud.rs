@@ -108,6 +108,20 @@ pub(super) fn checked(
     }
 }
 
+/// The same for a key that must be there.
+pub(super) fn required(
+    section: &Section<'_>,
+    key: &'static str,
+    message: &str,
+    help: &str,
+    shape: fn(&str) -> Result<(), Wrong>,
+) -> Option<String> {
+    if section.lacks(key) {
+        section.missing(message, help);
+    }
+    checked(section, key, shape)
+}
+
 /// The same for a key that may be absent: nothing at all only when a problem was noted.
 #[expect(
     clippy::option_option,

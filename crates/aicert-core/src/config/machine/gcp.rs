@@ -38,13 +38,13 @@ pub(super) fn gcp(section: &Section<'_>, limits: &Limits) -> Option<GcpMachine> 
         project,
         "add the id of the project that pays; `gcloud config get project` prints it",
     );
-    if section.lacks("zone") {
-        section.missing(
-            "`zone` is missing: where shall the machine be?",
-            "add `zone`, such as europe-west4-a",
-        );
-    }
-    let zone = cloud::checked(section, "zone", zone);
+    let zone = cloud::required(
+        section,
+        "zone",
+        "`zone` is missing: where shall the machine be?",
+        "add `zone`, such as europe-west4-a",
+        zone,
+    );
     let network = cloud::optional(section, "network", network);
     let confidential = cloud::boolean(section, "confidential");
     let machine = cloud::machine(section, limits, &SHAPES);
