@@ -3,6 +3,7 @@
 mod console;
 mod image;
 mod issuers;
+mod message;
 mod pace;
 mod price;
 mod provisioning;
@@ -11,6 +12,7 @@ mod tags;
 pub use console::console_text;
 pub use image::{ImageError, SparseImage};
 pub use issuers::read_issuers;
+pub use message::one_line;
 pub use pace::{Again, Pace, Transient, WaitError};
 pub use price::PriceClass;
 pub use provisioning::provisioning_document;

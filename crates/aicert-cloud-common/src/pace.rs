@@ -43,6 +43,15 @@ pub enum WaitError<E> {
 }
 
 impl Pace {
+    /// A pace from its three durations, in the order of the fields.
+    pub const fn new(first: Duration, longest: Duration, limit: Duration) -> Self {
+        Self {
+            first,
+            longest,
+            limit,
+        }
+    }
+
     /// Asks until there is an answer, and through errors that pass.
     ///
     /// What `ask` changes is to be in a cell: futures that borrow from their closure are not known to be `Send`.
