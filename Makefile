@@ -38,7 +38,7 @@ test: setup ## Run all tests, against real TPM simulators, a real Docker, and ma
 	$(CARGO) test $(WORKSPACE) $(CLOUDS) --no-fail-fast --test clouds
 
 test-large: setup ## The one test that make test leaves out: outputs of 2 GiB, from a machine
-	$(CARGO) test --locked -p aicert-tests --test vm_large -- --ignored --nocapture
+	$(CARGO) test --locked -p aicert-tests --test vm -- --ignored --nocapture
 
 lint: ## Format and clippy
 	$(CARGO) fmt --all --check

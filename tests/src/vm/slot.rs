@@ -1,9 +1,12 @@
-//! As many machines at a time as the host can bear, whoever boots them: each takes the time of about two processors.
+//! As many machines at a time as the host can bear, whoever boots them: each keeps about one processor busy, and takes 2 GiB.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
+
+/// No more than that at a time, for the memory that they take.
+const MOST: usize = 4;
 
 /// The right to run one machine.
 #[derive(Debug)]
@@ -19,7 +22,7 @@ impl Slot {
         fs::create_dir_all(&folder).expect("a temporary folder can be made");
         let processors = thread::available_parallelism().map_or(1, usize::from);
         loop {
-            for number in 0..(processors / 2).max(1) {
+            for number in 0..processors.min(MOST) {
                 let path = folder.join(format!("machine-{number}.lock"));
                 let file = File::create(path).expect("a lock can be made");
                 if file.try_lock().is_ok() {

@@ -1,19 +1,13 @@
 //! Machines that boot something else than what was released: each is refused before anything is sent to it, and the difference is
 //! said in words.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stderr, reason = "says how long things took")]
-
 use std::time::Duration;
 
-use aicert_tests::base::{Alteration, BaseImage, Workshop};
+use aicert_tests::base::{Alteration, BaseImage};
 use aicert_tests::scene::Ended;
 use aicert_tests::vm::Desk;
 
-const WORKSHOP: Workshop = Workshop {
-    aicert: env!("CARGO_BIN_EXE_aicert-under-test"),
-    folder: env!("CARGO_TARGET_TMPDIR"),
-};
+use crate::WORKSHOP;
 
 const LIMIT: Duration = Duration::from_secs(900);
 

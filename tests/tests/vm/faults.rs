@@ -1,26 +1,20 @@
 //! What can go wrong on the way: the command is killed in every phase, the machine loses its power, its disk is full. There is never
 //! a false proof, never a machine left, and the user is told what happened.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stderr, reason = "says how long things took")]
-
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aicert_tests::base::{BaseImage, Workshop};
+use aicert_tests::base::BaseImage;
 use aicert_tests::vm::relay::Relay;
 use aicert_tests::vm::{Desk, Running};
 use serde_json::Value;
 
-const WORKSHOP: Workshop = Workshop {
-    aicert: env!("CARGO_BIN_EXE_aicert-under-test"),
-    folder: env!("CARGO_TARGET_TMPDIR"),
-};
+use crate::WORKSHOP;
 
-const STEPS: &str = include_str!("../jobs/steps.py");
-const FILL: &str = include_str!("../jobs/fill.py");
+const STEPS: &str = include_str!("../../jobs/steps.py");
+const FILL: &str = include_str!("../../jobs/fill.py");
 
 const LIMIT: Duration = Duration::from_secs(900);
 

@@ -1,9 +1,6 @@
 //! One machine, and everybody who could come between it and its owner: strangers, somebody in the middle, a restart, a second job,
 //! readers that do not read.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stderr, reason = "says how long things took")]
-
 use std::fs;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
@@ -20,16 +17,13 @@ use aicert_core::cloud::{CloudProvider as _, MachineRecord, MachineRequest};
 use aicert_core::digest::Nonce;
 use aicert_core::progress::Progress;
 use aicert_core::runtime::JobId;
-use aicert_tests::base::{BaseImage, Workshop};
+use aicert_tests::base::BaseImage;
 use aicert_tests::vm::interceptor::Interceptor;
 use aicert_tests::vm::relay::Relay;
 use aicert_tests::vm::{BOOT_LIMIT, Desk, https, trust, wait_for};
 use aicert_verify::{Options, Unverified, verify};
 
-const WORKSHOP: Workshop = Workshop {
-    aicert: env!("CARGO_BIN_EXE_aicert-under-test"),
-    folder: env!("CARGO_TARGET_TMPDIR"),
-};
+use crate::WORKSHOP;
 
 /// How many strangers come at once.
 const STRANGERS: usize = 200;
@@ -141,7 +135,7 @@ async fn a_machine_serves_its_owner_and_nobody_else() {
     assert_ne!(second.session().boot, first.session().boot);
     assert_ne!(second.session().tls_key, first.session().tls_key);
 
-    let prepared = owner.prepared("owner", include_str!("../jobs/talkative.py"), "", &image);
+    let prepared = owner.prepared("owner", include_str!("../../jobs/talkative.py"), "", &image);
     second.submit(prepared.submission()).await.unwrap();
     let status = second.status(&job("owner")).await.unwrap();
     let mut sent = Vec::new();

@@ -1,8 +1,5 @@
 //! The base image in machines that look like those of each cloud: it learns there whom it serves, is attested, and runs a job.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stderr, reason = "says how long things took")]
-
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -11,15 +8,12 @@ use aicert_core::api::JobState;
 use aicert_core::digest::Nonce;
 use aicert_core::progress::Progress;
 use aicert_core::runtime::JobId;
-use aicert_tests::base::{BaseImage, Workshop};
+use aicert_tests::base::BaseImage;
 use aicert_tests::vm::cloud::{Cloud, CloudMachine};
 use aicert_tests::vm::{BOOT_LIMIT, Desk, trust, wait_for};
 use aicert_verify::{Options, Unverified, verify};
 
-const WORKSHOP: Workshop = Workshop {
-    aicert: env!("CARGO_BIN_EXE_aicert-under-test"),
-    folder: env!("CARGO_TARGET_TMPDIR"),
-};
+use crate::WORKSHOP;
 
 const METADATA: &str = env!("CARGO_BIN_EXE_metadata");
 

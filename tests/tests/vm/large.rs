@@ -1,10 +1,7 @@
 //! Outputs of two gibibytes: they come back as fast as the machine's network, over a connection that breaks once, and neither the
 //! command nor the server has more than a little of them in memory. It takes a quarter of an hour and 10 GB of disk:
 //!
-//!     cargo test -p aicert-tests --test vm_large -- --ignored --nocapture
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stderr, reason = "says how long things took")]
+//!     cargo test -p aicert-tests --test vm -- --ignored --nocapture
 
 use std::fs;
 use std::io::Read as _;
@@ -17,15 +14,12 @@ use aicert_client::Identity;
 use aicert_cloud_qemu::{QemuConfig, QemuProvider};
 use aicert_core::cloud::{CloudProvider as _, MachineRequest};
 use aicert_core::progress::Progress;
-use aicert_tests::base::{BaseImage, Workshop};
+use aicert_tests::base::BaseImage;
 use aicert_tests::vm::relay::Relay;
 use aicert_tests::vm::{BOOT_LIMIT, Desk};
 use serde_json::Value;
 
-const WORKSHOP: Workshop = Workshop {
-    aicert: env!("CARGO_BIN_EXE_aicert-under-test"),
-    folder: env!("CARGO_TARGET_TMPDIR"),
-};
+use crate::WORKSHOP;
 
 const LIMIT: Duration = Duration::from_secs(3600);
 const GIBIBYTES: u64 = 2;
@@ -42,7 +36,7 @@ fn large_outputs_come_back() {
         return;
     };
     let desk = Desk::new(WORKSHOP.aicert);
-    let program = include_str!("../jobs/large.py");
+    let program = include_str!("../../jobs/large.py");
     desk.python_job(
         &image,
         12_288,

@@ -1,22 +1,16 @@
 //! The whole promise by the command alone: from power-on to a proof that verifies, for a job that tries to get out of its container.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stderr, reason = "says how long things took")]
-
 use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aicert_tests::base::{Alteration, BaseImage, Workshop};
+use aicert_tests::base::{Alteration, BaseImage};
 use aicert_tests::vm::Desk;
 use serde_json::Value;
 
-const WORKSHOP: Workshop = Workshop {
-    aicert: env!("CARGO_BIN_EXE_aicert-under-test"),
-    folder: env!("CARGO_TARGET_TMPDIR"),
-};
+use crate::WORKSHOP;
 
 /// How long everything may take on a host that has much else to do.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -42,7 +36,7 @@ fn from_power_on_to_proof_and_the_job_cannot_get_out() {
     desk.python_job(
         &image,
         6144,
-        include_str!("../jobs/containment.py"),
+        include_str!("../../jobs/containment.py"),
         &format!(
             "resources: [{{type: file, url: \"file://{}\", destinationPath: data.bin}}]\nenvironment: {{HOST_PORT: \"{}\"}}\n",
             data.display(),
