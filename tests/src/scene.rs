@@ -138,6 +138,15 @@ impl Ended {
         format!("{}{}", self.stdout, self.stderr)
     }
 
+    /// What it printed, with `--json`.
+    ///
+    /// # Panics
+    ///
+    /// When that is no JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
     /// Asserts on the exit status, showing everything when it is another.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {

@@ -158,7 +158,7 @@ impl Desk {
     #[track_caller]
     pub fn machines(&self) -> Vec<Value> {
         let listed = self.scene.run(&["machines", "list", "--json"]).expect(0);
-        let value: Value = serde_json::from_str(&listed.stdout).expect("the list is JSON");
+        let value = listed.json();
         value["machines"].as_array().expect("a list").clone()
     }
 

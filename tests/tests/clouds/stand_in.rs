@@ -84,6 +84,29 @@ impl StandIn {
         }
     }
 
+    /// The options that say where images are put in it.
+    pub(crate) fn destination(&self) -> Vec<&'static str> {
+        match self {
+            Self::Aws { .. } => vec!["--provider", "aws", "--region", AwsCloud::REGION],
+            Self::Azure(_) => vec![
+                "--provider",
+                "azure",
+                "--subscription",
+                azure::SUBSCRIPTION,
+                "--region",
+                "westeurope",
+            ],
+            Self::Gcp(_) => vec![
+                "--provider",
+                "gcp",
+                "--project",
+                gcp::PROJECT,
+                "--bucket",
+                gcp::BUCKET,
+            ],
+        }
+    }
+
     /// What the command needs to find it.
     pub(crate) fn environment(&self, folder: &Path) -> Vec<(&'static str, String)> {
         match self {

@@ -1,11 +1,12 @@
-//! The command, killed at every request that it makes of a cloud: what is left is found and removed by the next one.
+//! The command with a cloud: interrupted, or killed at every request that it makes; what is left is found and removed by the next
+//! one. And the base image, on its way there and back.
 //!
 //! The clouds are stand-ins on this computer, and so there is nothing behind the machines that they make: each run ends at the
 //! latest when there is one.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "clouds/stand_in.rs"]
+mod published;
 mod stand_in;
 
 use std::fs;
@@ -13,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aicert_tests::scene::{Ended, Scene};
+use rustix::process::{Pid, Signal, kill_process};
 use stand_in::StandIn;
 
 const AICERT: &str = env!("CARGO_BIN_EXE_aicert-under-test");
@@ -82,6 +84,15 @@ impl Desk {
     /// Kills a command at its `number`th request from here on, which is carried out and never answered. False when it got
     /// through: it has ended, or there is a machine.
     async fn killed_at(&self, number: usize, arguments: &[&str], until_made: bool) -> bool {
+        let (paused, mut child) = self.paused_at(number, arguments, until_made).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.cloud.go_on();
+        paused
+    }
+
+    /// A command that is at that request, or beyond it.
+    async fn paused_at(&self, number: usize, arguments: &[&str], until_made: bool) -> (bool, Child) {
         self.cloud.pause_at(number);
         let mut child = self.start(arguments);
         let begun = Instant::now();
@@ -94,10 +105,25 @@ impl Desk {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let paused = self.cloud.paused(through).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
+        (self.cloud.paused(through).await, child)
+    }
+
+    /// Presses Ctrl-C when a command is at that request, or has made a machine.
+    async fn interrupted_at(&self, number: usize, arguments: &[&str]) -> bool {
+        let (paused, mut child) = self.paused_at(number, arguments, true).await;
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        // As a cloud does: it answers in the end, whether or not anybody listens.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         self.cloud.go_on();
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{arguments:?} at request {number}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(status.code(), Some(130), "{arguments:?} at request {number}");
         paused
     }
 
@@ -141,6 +167,27 @@ async fn killed_while_it_makes_a_machine(cloud: &'static str) {
         kills += 1;
     }
     assert!(kills >= 2, "{cloud}: {kills} kills");
+}
+
+/// Whatever Ctrl-C meets: nothing is left, and nobody has to clean up.
+async fn interrupted_while_it_makes_a_machine(cloud: &'static str) {
+    let mut interruptions = 0;
+    for number in moments() {
+        let Some(desk) = Desk::new(cloud).await else {
+            return;
+        };
+        let paused = desk.interrupted_at(number, &["run"]).await;
+        let left = desk.cloud.left().await;
+        assert!(left.is_empty(), "{cloud}: request {number}: {left:?}");
+        let listed = desk.run(&["machines", "list"]).await.expect(0);
+        assert_eq!(listed.stdout.trim(), "There are no machines.", "{number}");
+        desk.cloud.assert_clean();
+        if !paused {
+            break;
+        }
+        interruptions += 1;
+    }
+    assert!(interruptions >= 2, "{cloud}: {interruptions} interruptions");
 }
 
 async fn killed_while_it_removes_a_machine(cloud: &'static str) {
@@ -240,6 +287,11 @@ macro_rules! for_each_cloud {
             }
 
             #[tokio::test(flavor = "multi_thread")]
+            async fn interrupted_while_it_makes_a_machine() {
+                super::interrupted_while_it_makes_a_machine($cloud).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
             async fn killed_while_it_removes_a_machine() {
                 super::killed_while_it_removes_a_machine($cloud).await;
             }
@@ -247,6 +299,11 @@ macro_rules! for_each_cloud {
             #[tokio::test(flavor = "multi_thread")]
             async fn found_from_another_computer() {
                 super::found_from_another_computer($cloud).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn the_base_image_is_published_and_discarded() {
+                super::published::there_and_back($cloud).await;
             }
         }
     )+};
