@@ -29,23 +29,27 @@ pub struct Patience {
     pub end: Pace,
     /// Until a snapshot or an image is complete, once all of it is there.
     pub publish: Pace,
-    /// How long something that was just made may remain unlisted (EC2 API, "Eventual consistency").
+    /// How long something that is there may remain unlisted (EC2 API, "Eventual consistency").
     pub settle: Duration,
+}
+
+impl Patience {
+    /// For something that is surely there, until it is listed.
+    pub(crate) fn listing(&self) -> Pace {
+        let limit = self.settle.max(self.answer.first) * 4;
+        Pace::new(self.answer.first, self.answer.longest, limit)
+    }
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        let pace = |first, longest, limit| Pace {
-            first: Duration::from_millis(first),
-            longest: Duration::from_secs(longest),
-            limit: Duration::from_secs(limit),
-        };
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
         Self {
-            answer: pace(500, 15, 120),
-            start: pace(2000, 10, 900),
-            end: pace(2000, 10, 1500),
-            publish: pace(2000, 15, 3600),
-            settle: Duration::from_secs(15),
+            answer: Pace::new(ms(500), s(15), s(120)),
+            start: Pace::new(s(2), s(10), s(900)),
+            end: Pace::new(s(2), s(10), s(1500)),
+            publish: Pace::new(s(2), s(15), s(3600)),
+            settle: s(15),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aicert_cloud_common::{Again, ImageError, Transient};
+use aicert_cloud_common::{Again, ImageError, Transient, one_line};
 use aicert_core::cloud::{CloudError, CloudErrorKind};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
@@ -70,9 +70,6 @@ const EXPIRED: [&str; 4] = [
     "RequestExpired",
     "TokenRefreshRequired",
 ];
-
-/// What is told of what others said: enough to know what it is about.
-const MESSAGE_LIMIT: usize = 600;
 
 impl Failure {
     /// What the SDK says of an operation; `passes` knows more codes of errors that pass.
@@ -355,12 +352,7 @@ fn told(message: &str) -> String {
         .split("Encoded authorization failure message")
         .next()
         .unwrap_or_default();
-    message
-        .trim()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MESSAGE_LIMIT)
-        .collect()
+    one_line(message)
 }
 
 fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
@@ -377,4 +369,15 @@ fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
         }
     }
     reasons.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_amazon_says_is_shown_without_what_nobody_reads() {
+        let said = "You are not \u{1b}[31mauthorized.\nEncoded authorization failure message: AQoDYXdz";
+        assert_eq!(told(said), "You are not [31mauthorized.");
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use aicert_cloud_common::{Names, Owner, Pace, Tags, WaitError};
+use aicert_cloud_common::{Names, Owner, Tags, WaitError};
 use aicert_core::cloud::{CloudErrorKind, Network};
 use aicert_core::runtime::JobId;
 use aws_sdk_ec2::types::{
@@ -139,13 +139,11 @@ pub(crate) async fn ensure(account: &Account, tags: &Tags, vpc: &str) -> Result<
 
 /// The group of that name, once it is listed.
 async fn named(account: &Account, tags: &Tags, name: &str, vpc: &str) -> Result<Group, Failure> {
-    let patience = &account.config.patience;
-    let pace = Pace {
-        limit: patience.settle.max(patience.answer.first) * 4,
-        ..patience.answer
-    };
     let filters = [filter("group-name", [name]), filter("vpc-id", [vpc])];
-    let found = pace
+    let found = account
+        .config
+        .patience
+        .listing()
         .until(|| async { Ok(find(account, &filters).await?.into_iter().next()) })
         .await;
     match found {

@@ -162,10 +162,8 @@ pub(super) async fn complete(account: &Account, blocks: &Blocks, id: &str) -> Re
         Ok(_) => wait(account, patience.publish, id).await,
         // Perhaps it was sealed before, by a request whose answer was lost, or by an earlier process.
         Err(failure @ Failure::Refused { .. }) => {
-            let pace = Pace {
-                limit: patience.settle * 4,
-                ..patience.publish
-            };
+            let Pace { first, longest, .. } = patience.publish;
+            let pace = Pace::new(first, longest, patience.settle * 4);
             wait(account, pace, id).await.map_err(|_| failure)
         }
         Err(failure) => Err(failure),

@@ -18,17 +18,14 @@ pub(crate) struct Scene {
 
 /// Asks often, and gives up late: the computer may be busy.
 pub(crate) fn patience() -> Patience {
-    let pace = Pace {
-        first: Duration::from_millis(2),
-        longest: Duration::from_millis(20),
-        limit: Duration::from_secs(60),
-    };
+    let (ms, s) = (Duration::from_millis, Duration::from_secs);
+    let pace = Pace::new(ms(2), ms(20), s(60));
     Patience {
         answer: pace,
         start: pace,
         end: pace,
         publish: pace,
-        settle: Duration::from_millis(500),
+        settle: ms(500),
     }
 }
 
