@@ -16,7 +16,7 @@ UNITS = [
     ("compute", "v2023_07_03", ["Galleries", "GalleryImages", "GalleryImageVersions"]),
     ("compute", "v2021_07_01", ["ResourceSkus"]),
     ("network", "", ["NetworkSecurityGroups", "VirtualNetworks", "PublicIPAddresses", "NetworkInterfaces"]),
-    ("resource", "resources/v2022_09_01", ["ResourceGroups", "Resources"]),
+    ("resource", "resources/v2022_09_01", ["Providers", "ResourceGroups", "Resources"]),
     ("devtestlabs", "", ["GlobalSchedules"]),
 ]
 

@@ -27,21 +27,9 @@ impl Default for Patience {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
-            request: Pace {
-                first: seconds(1),
-                longest: seconds(30),
-                limit: seconds(5 * 60),
-            },
-            operation: Pace {
-                first: seconds(1),
-                longest: seconds(15),
-                limit: seconds(60 * 60),
-            },
-            removal: Pace {
-                first: seconds(2),
-                longest: seconds(15),
-                limit: seconds(30 * 60),
-            },
+            request: Pace::new(seconds(1), seconds(30), seconds(5 * 60)),
+            operation: Pace::new(seconds(1), seconds(15), seconds(60 * 60)),
+            removal: Pace::new(seconds(2), seconds(15), seconds(30 * 60)),
         }
     }
 }

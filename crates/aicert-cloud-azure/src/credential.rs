@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use aicert_cloud_common::one_line;
 use aicert_core::secret::Secret;
 use async_trait::async_trait;
 use azure_core_now::credentials::{AccessToken, Secret as SdkSecret, TokenCredential};
@@ -111,7 +112,9 @@ impl Credential {
 
     async fn ask(&self, state: &mut State) -> Result<Token, Failure> {
         state.token = None;
-        let failed = |error: azure_core_now::Error| Failure::Credential { why: said(&error) };
+        let failed = |error: azure_core_now::Error| Failure::Credential {
+            why: one_line(&error.to_string()),
+        };
         let source = match (&state.source, &self.given) {
             (Some(source), _) | (None, Some(source)) => Arc::clone(source),
             (None, None) => chain(&self.http).map_err(failed)?,
@@ -132,13 +135,6 @@ impl Credential {
         state.token = Some(token.clone());
         Ok(token)
     }
-}
-
-/// What an error says, in one line. Answers of the token service, which may repeat what they were asked, are not shown.
-fn said(error: &azure_core_now::Error) -> String {
-    let text = error.to_string();
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().filter(|c| !c.is_control()).take(600).collect()
 }
 
 /// Microsoft's default chain: a service principal in the environment; a workload identity; a managed identity, on machines

@@ -3,12 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use aicert_cloud_common::Again;
+use aicert_cloud_common::{Again, one_line};
 use aicert_core::cloud::CloudErrorKind;
 use serde::Deserialize;
-
-/// How much of a message is shown: some of Azure's fill a screen.
-const MESSAGE_LIMIT: usize = 600;
 
 /// An answer that says no (Azure Resource Manager's common error response).
 #[derive(Debug, Clone)]
@@ -96,9 +93,12 @@ impl Refusal {
         }
     }
 
-    /// Whether there is no such thing.
+    /// Whether there is no such thing. That a subscription is not found, or the page of a proxy, says nothing of what is in it.
     pub(crate) fn is_not_found(&self) -> bool {
+        let code = self.code.as_str();
         self.status == 404
+            && code.ends_with("NotFound")
+            && !matches!(code, "SubscriptionNotFound" | "TenantNotFound")
     }
 
     /// When the same request may succeed.
@@ -107,6 +107,9 @@ impl Refusal {
             408 | 429 | 500 | 502 | 503 | 504 => true,
             // Bytes were damaged on the way.
             400 if self.code == "Md5Mismatch" => true,
+            // What was in it is gone, and was a moment ago: versions of images stay with their image for some seconds.
+            // <https://github.com/Azure/azure-rest-api-specs/issues/11559>
+            409 if self.request.starts_with("DELETE ") && self.code == "CannotDeleteResource" => true,
             // Something else is at work on the same thing, or on what it needs.
             409 | 412 => matches!(
                 self.code.as_str(),
@@ -196,6 +199,16 @@ impl Refusal {
                 Kind::NotFound,
                 "choose another `region`; `az account list-locations --output table` shows their names".into(),
             ),
+            "InvalidParameter" if self.message.to_lowercase().contains("disk controller type") => (
+                Kind::Unsupported,
+                "the image is one that starts from SCSI disks alone, as those do that were published by earlier versions of aicert: publish \
+                 it again under another name, or choose a size of the fifth version or earlier in `instanceType`"
+                    .into(),
+            ),
+            "CannotDeleteResource" => (
+                Kind::Failed,
+                "something else is in it, which aicert has not made: remove that in Azure's portal, and try again".into(),
+            ),
             "InvalidTemplate" | "InvalidParameter" | "InvalidRequestContent" | "InvalidRequestFormat" | "PropertyChangeNotAllowed" => {
                 return (Kind::Failed, None);
             }
@@ -267,30 +280,6 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     (matches!(found.len(), 1..=120) && found.chars().all(plain)).then_some(found)
 }
 
-/// Text of the outside, without line ends and what terminals act upon, and not too long.
-fn one_line(text: &str) -> String {
-    let mut line = String::new();
-    for word in text.split_whitespace() {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.extend(
-            word.chars()
-                .filter(|c| !c.is_control() && !aicert_core::text::is_deceptive(*c)),
-        );
-        if line.len() > MESSAGE_LIMIT {
-            let end = (0..=MESSAGE_LIMIT)
-                .rev()
-                .find(|at| line.is_char_boundary(*at))
-                .unwrap_or(0);
-            line.truncate(end);
-            line.push('…');
-            break;
-        }
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,6 +316,12 @@ mod tests {
                 "az provider register --namespace Microsoft.DevTestLab",
             ),
             (
+                400,
+                r#"{"error":{"code":"InvalidParameter","message":"The VM size 'Standard_D8s_v6' cannot boot with OS image or disk. Please check that disk controller types supported by the OS image or disk is one of the supported disk controller types for the VM size","target":"vmSize"}}"#,
+                CloudErrorKind::Unsupported,
+                "publish it again",
+            ),
+            (
                 200,
                 r#"{"error":{"code":"DeploymentFailed","details":[{"code":"AllocationFailed","message":"none left"}]}}"#,
                 CloudErrorKind::Exhausted,
@@ -350,7 +345,7 @@ mod tests {
             r#"{{"error":{{"code":"X","message":"{}"}}}}"#,
             "wör ".repeat(1000)
         );
-        assert!(refusal(400, &long).message.len() < MESSAGE_LIMIT + 10);
+        assert!(refusal(400, &long).message.len() < 610);
     }
 
     #[test]
@@ -375,5 +370,29 @@ mod tests {
         ] {
             assert_eq!(refusal(status, &body(code)).again().is_some(), passes, "{code}");
         }
+    }
+
+    #[test]
+    fn only_what_is_in_the_subscription_is_not_found() {
+        let body = |code: &str| format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#);
+        for (status, code, expected) in [
+            (404, "ResourceNotFound", true),
+            (404, "ResourceGroupNotFound", true),
+            (404, "NotFound", true),
+            (404, "SubscriptionNotFound", false),
+            (404, "InvalidResourceType", false),
+            (403, "ResourceNotFound", false),
+        ] {
+            assert_eq!(refusal(status, &body(code)).is_not_found(), expected, "{code}");
+        }
+        assert!(!refusal(404, "<html>Not found</html>").is_not_found());
+    }
+
+    #[test]
+    fn what_was_just_emptied_is_deleted_a_little_later() {
+        let body = br#"{"error":{"code":"CannotDeleteResource","message":"Nested resources exist."}}"#;
+        let again = |request: &str| Refusal::read(request.into(), 409, body).again();
+        assert_eq!(again("DELETE /x"), Some(Again::Soon));
+        assert_eq!(again("PUT /x"), None);
     }
 }

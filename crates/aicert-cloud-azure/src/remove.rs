@@ -137,9 +137,8 @@ pub(crate) async fn remove(arm: &Arm, owner: &Owner, job: &JobId) -> Result<(), 
         .until(|| async {
             match find(arm, &name).await? {
                 None => Ok((!is_listed(arm, owner, &name).await?).then_some(())),
-                Some(group) if !group.is_of(owner, job) => Err(Failure::Foreign {
-                    what: format!("the resource group {name}"),
-                }),
+                // Somebody else's: nothing of the job is there.
+                Some(group) if !group.is_of(owner, job) => Ok(Some(())),
                 // Somebody is at it already: this user, before a crash.
                 Some(group) if group.is_deleting() => Ok(None),
                 Some(_) => {
@@ -151,7 +150,6 @@ pub(crate) async fn remove(arm: &Arm, owner: &Owner, job: &JobId) -> Result<(), 
         .await
         .map_err(Failure::waiting(format!("deleting the resource group {name}")));
     match result {
-        Err(cause @ Failure::Foreign { .. }) => Err(cause),
         Err(why) => Err(with_what_is_left(arm, &name, why).await),
         Ok(()) => {
             arm.asked_for().remove(&name);

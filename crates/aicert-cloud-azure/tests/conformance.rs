@@ -16,6 +16,7 @@ fn slow() -> Settings {
         unlisted: 3,
         lingering: 2,
         page: 1,
+        nested: 0,
     }
 }
 

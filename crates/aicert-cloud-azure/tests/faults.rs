@@ -83,6 +83,7 @@ async fn what_passes_is_survived_together() {
             unlisted: seed % 3,
             lingering: seed % 2,
             page: 1,
+            nested: 0,
         };
         let Some(azure) = Azure::start(slow) else { return };
         // At different requests, near and far from one another.
@@ -304,8 +305,8 @@ async fn what_is_somebody_elses_is_never_touched() {
     let provider = provider(&azure);
     let error = provider.provision(request("a")).await.unwrap_err();
     assert!(error.message().contains("not made by aicert"), "{error}");
-    let error = provider.destroy(&MachineId("a".into())).await.unwrap_err();
-    assert!(error.message().contains("not made by aicert"), "{error}");
+    provider.destroy(&MachineId("a".into())).await.unwrap();
+    assert!(azure.has_group("aicert-a"));
     assert!(provider.list().await.unwrap().is_empty());
     assert!(!provider.is_running(&MachineId("a".into())).await.unwrap());
     // Nor that of another owner.
@@ -321,9 +322,43 @@ async fn what_is_somebody_elses_is_never_touched() {
     .unwrap();
     bob.provision(request("b")).await.unwrap();
     assert!(provider.list().await.unwrap().is_empty());
-    assert!(provider.destroy(&MachineId("b".into())).await.is_err());
+    provider.destroy(&MachineId("b".into())).await.unwrap();
     assert!(bob.is_running(&MachineId("b".into())).await.unwrap());
     bob.destroy(&MachineId("b".into())).await.unwrap();
+    azure.assert_clean();
+}
+
+/// A subscription that the login does not see may hold the machine all the same.
+#[tokio::test]
+async fn what_is_in_an_unseen_subscription_is_not_gone() {
+    let Some(azure) = Azure::start(settings()) else {
+        return;
+    };
+    let first = provider(&azure);
+    first.provision(request("a")).await.unwrap();
+    for code in ["SubscriptionNotFound", "InvalidAuthenticationTokenTenant"] {
+        azure.fault(Fault {
+            operation: Some("ResourceGroups_Get"),
+            number: azure
+                .seen()
+                .iter()
+                .filter(|seen| seen.operation == "ResourceGroups_Get")
+                .count()
+                + 1,
+            effect: Effect::Refuse {
+                status: 404,
+                code,
+                retry_after: None,
+            },
+        });
+        let error = provider(&azure)
+            .destroy(&MachineId("a".into()))
+            .await
+            .unwrap_err();
+        assert!(error.message().contains(code), "{error}");
+    }
+    assert!(first.is_running(&MachineId("a".into())).await.unwrap());
+    first.destroy(&MachineId("a".into())).await.unwrap();
     azure.assert_clean();
 }
 

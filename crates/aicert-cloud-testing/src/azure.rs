@@ -78,6 +78,8 @@ pub struct Settings {
     pub lingering: usize,
     /// How many groups are on a page; no end, when 0.
     pub page: usize,
+    /// How often the image of a version that was just deleted is said to have it still.
+    pub nested: usize,
 }
 
 /// A request that was served.
@@ -178,9 +180,19 @@ impl Azure {
         self.shared.world().machines_made
     }
 
+    /// Takes the registration of a resource provider away (`Microsoft.DevTestLab`).
+    pub fn unregister(&self, namespace: &str) {
+        self.shared.world().unregistered.push(namespace.to_owned());
+    }
+
     /// Makes a group that is somebody else's.
     pub fn plant_group(&self, name: &str) {
         self.shared.world().plant_group(name);
+    }
+
+    /// Whether there is a group of that name.
+    pub fn has_group(&self, name: &str) -> bool {
+        self.shared.world().has_group(name)
     }
 
     /// Has a machine end by itself.

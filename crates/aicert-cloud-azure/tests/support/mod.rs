@@ -38,11 +38,11 @@ impl TokenCredential for Tokens {
 }
 
 pub fn patience() -> Patience {
-    let pace = Pace {
-        first: Duration::from_millis(1),
-        longest: Duration::from_millis(10),
-        limit: Duration::from_secs(4),
-    };
+    let pace = Pace::new(
+        Duration::from_millis(1),
+        Duration::from_millis(10),
+        Duration::from_secs(4),
+    );
     Patience {
         request: pace,
         operation: pace,

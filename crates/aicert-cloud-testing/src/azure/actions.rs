@@ -17,6 +17,8 @@ pub(super) fn needed(method: &str, path: &str, body: &Value) -> BTreeSet<String>
     };
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let own = match parts.iter().position(|part| *part == "providers") {
+        // The resource provider itself.
+        Some(at) if parts.len() == at + 2 => "Microsoft.Resources/subscriptions/providers".into(),
         Some(at) => {
             let mut kind = vec![parts.get(at + 1).copied().unwrap_or_default()];
             // Kinds and names take turns; the last kind may have no name.

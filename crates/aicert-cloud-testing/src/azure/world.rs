@@ -31,6 +31,9 @@ pub(super) struct World {
     things: BTreeMap<String, Thing>,
     pending: HashMap<u64, Pending>,
     next: u64,
+    /// What lately had a part that is gone, and how often that is still said to be there.
+    nested: HashMap<String, usize>,
+    pub(super) unregistered: Vec<String>,
     pub(super) token: usize,
     pub(super) seen: Vec<Seen>,
     pub(super) violations: Vec<String>,
@@ -103,6 +106,8 @@ impl World {
             things: BTreeMap::new(),
             pending: HashMap::new(),
             next: 1,
+            nested: HashMap::new(),
+            unregistered: Vec::new(),
             token: 1,
             seen: Vec::new(),
             violations: Vec::new(),
@@ -147,6 +152,7 @@ impl World {
             "ResourceGroups_CreateOrUpdate" => self.put_group(request),
             "ResourceGroups_Delete" => self.delete_group(request),
             "Resources_ListByResourceGroup" => self.list_things(request),
+            "Providers_Get" => self.provider(request),
             "ResourceSkus_List" => answer(200, json!({ "value": sizes() })),
             "VirtualMachines_RetrieveBootDiagnosticsData" => self.console(request),
             "Disks_GrantAccess" | "Disks_RevokeAccess" => self.access(request),
@@ -156,5 +162,15 @@ impl World {
             operation if operation.ends_with("_Delete") => self.delete_thing(request),
             other => refuse(501, "NotImplemented", other),
         }
+    }
+
+    fn provider(&self, request: &Request<'_>) -> Answer {
+        let namespace = request.path.rsplit('/').next().unwrap_or_default();
+        let state = if self.unregistered.iter().any(|gone| gone == namespace) {
+            "NotRegistered"
+        } else {
+            "Registered"
+        };
+        answer(200, json!({ "namespace": namespace, "registrationState": state }))
     }
 }

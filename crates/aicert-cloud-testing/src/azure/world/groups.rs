@@ -28,6 +28,10 @@ impl World {
         self.groups.insert(name.to_ascii_lowercase(), group);
     }
 
+    pub(in crate::azure) fn has_group(&self, name: &str) -> bool {
+        self.groups.contains_key(&name.to_ascii_lowercase())
+    }
+
     pub(super) fn list_groups(&mut self, request: &Request<'_>) -> Answer {
         let wanted = request.parameter("$filter").and_then(|filter| {
             let (name, value) = filter

@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use super::{Answer, SUBSCRIPTION, World, answer, refuse};
-use crate::azure::blobs::Upload;
 
 /// An operation that goes on after the answer.
 #[derive(Debug)]
@@ -99,6 +98,9 @@ impl World {
             }
             What::Remove(id) if failed.is_none() => {
                 self.things.remove(id);
+                if let Some((image, _)) = id.split_once("/versions/") {
+                    self.nested.insert(image.to_owned(), self.settings.nested);
+                }
             }
             What::RemoveGroup(name) => match (failed, self.groups.get_mut(name)) {
                 (Some(_), Some(group)) => group.deleting = false,
@@ -119,11 +121,6 @@ impl World {
                     return;
                 };
                 thing.disk_state = "Unattached";
-                if thing.body["tags"].get("aicert-complete").is_some()
-                    && let Some(fault) = self.uploads.get(&thing.name).and_then(Upload::fault_as_disk)
-                {
-                    self.violations.push(format!("the disk {}: {fault}", thing.name));
-                }
             }
             What::Remove(_) | What::Grant(_) | What::Revoke(_) => {}
         }

@@ -19,7 +19,20 @@ pub(super) fn sizes() -> Vec<Value> {
         json!({ "resourceType": "disks", "name": "Standard_D4s_v5" }),
         size(
             "Standard_D4s_v5",
-            &[("vCPUs", "4"), ("LowPriorityCapable", "True")],
+            &[
+                ("vCPUs", "4"),
+                ("LowPriorityCapable", "True"),
+                ("PremiumIO", "True"),
+            ],
+        ),
+        size("Standard_D4_v5", &[("vCPUs", "4"), ("PremiumIO", "False")]),
+        size(
+            "Standard_D4ds_v6",
+            &[
+                ("vCPUs", "4"),
+                ("PremiumIO", "True"),
+                ("DiskControllerTypes", "NVMe"),
+            ],
         ),
         size(
             "Standard_NC4as_T4_v3",
@@ -29,4 +42,17 @@ pub(super) fn sizes() -> Vec<Value> {
         size("Standard_M8ms", &[("TrustedLaunchDisabled", "True")]),
         sold_out,
     ]
+}
+
+/// What a size says of itself.
+pub(super) fn capability(size: &str, name: &str) -> Option<String> {
+    let sizes = sizes();
+    let size = sizes
+        .iter()
+        .find(|found| found["name"] == size && found["resourceType"] == "virtualMachines")?;
+    let capability = size["capabilities"]
+        .as_array()?
+        .iter()
+        .find(|capability| capability["name"] == name)?;
+    Some(capability["value"].as_str()?.to_owned())
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pending::{What, operation_url};
+use super::sizes::capability;
 use super::{Answer, Request, World, answer, refuse};
 use crate::azure::IMAGE;
 use crate::azure::blobs::Upload;
@@ -48,13 +49,38 @@ impl World {
             }
             Some(_) => {}
         }
+        if let Some(namespace) = self
+            .unregistered
+            .iter()
+            .find(|gone| request.path.contains(&format!("/providers/{gone}/")))
+        {
+            let message = format!("The subscription is not registered to use namespace '{namespace}'.");
+            return refuse(409, "MissingSubscriptionRegistration", &message);
+        }
         let existed = self.things.contains_key(request.path);
+        if self
+            .things
+            .get(request.path)
+            .is_some_and(|thing| thing.body["location"] != request.body["location"])
+        {
+            return refuse(409, "InvalidResourceLocation", "It is in another location.");
+        }
         if existed && request.if_none_match {
             return refuse(412, "PreconditionFailed", "The resource exists already.");
         }
         let (kind, name) = kind_of(request.path);
         if let Some(missing) = self.missing(request) {
             return refuse(404, missing.0, &missing.1);
+        }
+        if let Some(fixed) = self.changes_what_is_fixed(request) {
+            return refuse(
+                409,
+                "PropertyChangeNotAllowed",
+                &format!("{fixed} cannot be changed."),
+            );
+        }
+        if let Some(why) = unfit(request.body) {
+            return refuse(400, "InvalidParameter", &why);
         }
         let is_machine = kind == "Microsoft.Compute/virtualMachines";
         if is_machine && !existed {
@@ -86,8 +112,10 @@ impl World {
         };
         self.things.insert(request.path.to_owned(), thing);
         if kind == "Microsoft.DevTestLab/schedules" {
-            self.finish(&What::Make(request.path.to_owned()), None);
-            return answer(if existed { 200 } else { 201 }, self.show(request.path, None));
+            // It says itself how far it is: no operation is named.
+            let shown = self.show(request.path, None);
+            self.begin(What::Make(request.path.to_owned()), 1, None);
+            return answer(if existed { 200 } else { 201 }, shown);
         }
         let polls = self.settings.polls;
         let number = self.begin(What::Make(request.path.to_owned()), polls, request.fail_later);
@@ -135,7 +163,9 @@ impl World {
             id("/properties/targetResourceId"),
         ];
         for id in referred.into_iter().flatten() {
-            if !self.things.contains_key(&id) {
+            // What a version was made from may be gone since.
+            let is_made = id.contains("/disks/") && self.things.contains_key(request.path);
+            if !is_made && !self.things.contains_key(&id) {
                 return Some(("InvalidResourceReference", format!("{id} is not there")));
             }
         }
@@ -155,11 +185,30 @@ impl World {
         answer(200, shown)
     }
 
+    /// What of a version of an image stays as it was made.
+    fn changes_what_is_fixed(&self, request: &Request<'_>) -> Option<&'static str> {
+        let thing = self.things.get(request.path)?;
+        ["/properties/storageProfile", "/properties/securityProfile"]
+            .into_iter()
+            .find(|at| {
+                thing.kind == "Microsoft.Compute/galleries/images/versions"
+                    && thing.body.pointer(at) != request.body.pointer(at)
+            })
+    }
+
     pub(super) fn update_thing(&mut self, request: &Request<'_>) -> Answer {
         let Some(thing) = self.things.get_mut(request.path) else {
             return refuse(404, "ResourceNotFound", "The resource was not found.");
         };
+        if thing.disk_state == "ActiveUpload" {
+            return refuse(409, "OperationNotAllowed", "The disk is written to.");
+        }
         thing.body["tags"] = request.body["tags"].clone();
+        if thing.body["tags"].get("aicert-complete").is_some()
+            && let Some(fault) = self.uploads.get(&thing.name).and_then(Upload::fault_as_disk)
+        {
+            self.violations.push(format!("the disk {}: {fault}", thing.name));
+        }
         answer(200, self.show(request.path, None))
     }
 
@@ -173,6 +222,10 @@ impl World {
         };
         let children = format!("{}/", request.path);
         if self.things.keys().any(|id| id.starts_with(&children)) {
+            return refuse(409, "CannotDeleteResource", "Nested resources exist.");
+        }
+        if let Some(left) = self.nested.get_mut(request.path).filter(|left| **left > 0) {
+            *left -= 1;
             return refuse(409, "CannotDeleteResource", "Nested resources exist.");
         }
         if matches!(thing.disk_state, "ActiveUpload") && thing.kind == "Microsoft.Compute/disks" {
@@ -207,8 +260,10 @@ impl World {
                 return refuse(409, "OperationNotAllowed", "The disk takes no uploads any more.");
             }
             What::Grant(id.to_owned())
-        } else {
+        } else if thing.disk_state == "ActiveUpload" {
             What::Revoke(id.to_owned())
+        } else {
+            return refuse(409, "OperationNotAllowed", "Nobody has access to the disk.");
         };
         let kind = thing.kind.clone();
         let polls = self.settings.polls;
@@ -293,4 +348,27 @@ fn kind_of(path: &str) -> (String, String) {
         kind.join("/"),
         parts.last().copied().unwrap_or_default().to_owned(),
     )
+}
+
+/// Why a machine of that size does not start with these disks.
+fn unfit(machine: &Value) -> Option<String> {
+    let text = |at: &str| machine.pointer(at).and_then(Value::as_str);
+    let size = text("/properties/hardwareProfile/vmSize")?;
+    let can = |name: &str| capability(size, name).unwrap_or_default();
+    let premium =
+        text("/properties/storageProfile/osDisk/managedDisk/storageAccountType") == Some("Premium_LRS");
+    if premium && can("PremiumIO") == "False" {
+        return Some(format!(
+            "Requested operation cannot be performed because the VM size {size} does not support the storage account type \
+             Premium_LRS of disk."
+        ));
+    }
+    let controllers = can("DiskControllerTypes");
+    let asked = text("/properties/storageProfile/diskControllerType").unwrap_or("SCSI");
+    (!controllers.is_empty() && !controllers.contains(asked)).then(|| {
+        format!(
+            "The VM size '{size}' cannot boot with OS image or disk. Please check that disk controller types supported by the OS \
+             image or disk is one of the supported disk controller types for the VM size '{size}'."
+        )
+    })
 }
