@@ -13,6 +13,7 @@ use azure_mgmt_compute::models::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::arm::{Arm, AsyncAgain, read};
@@ -52,6 +53,66 @@ impl Thing {
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
         self.body.get("properties")?.get(name)?.as_str()
     }
+
+    pub(crate) fn location(&self) -> Option<&str> {
+        self.body.get("location")?.as_str()
+    }
+
+    /// How far a version, and everything else that takes long, is.
+    pub(crate) fn state(&self) -> State {
+        match self
+            .property("provisioningState")
+            .map(str::to_ascii_lowercase)
+            .as_deref()
+        {
+            Some("succeeded") => State::Done,
+            Some("failed" | "canceled") => State::Failed,
+            _ => State::Going,
+        }
+    }
+
+    /// Where a version is, or is to be.
+    pub(crate) fn regions(&self) -> Vec<TargetRegion> {
+        let regions = self.body.pointer("/properties/publishingProfile/targetRegions");
+        regions
+            .and_then(|regions| Vec::deserialize(regions).ok())
+            .unwrap_or_default()
+    }
+
+    /// Whether somebody was given the address of a disk.
+    fn is_open(&self) -> bool {
+        matches!(
+            self.property("diskState"),
+            Some("ActiveUpload" | "ActiveSAS" | "ActiveSASFrozen")
+        )
+    }
+}
+
+/// How far something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Going,
+    Done,
+    Failed,
+}
+
+/// Whether two names are of one region: Azure shows `West Europe` for `westeurope`.
+pub(crate) fn is_same_region(one: &str, other: &str) -> bool {
+    let plain = |name: &str| name.replace(' ', "").to_ascii_lowercase();
+    plain(one) == plain(other)
+}
+
+/// Adds regions to those of a version.
+pub(crate) fn with_regions(mut regions: Vec<TargetRegion>, more: &[String]) -> Vec<TargetRegion> {
+    for name in more {
+        if !regions.iter().any(|region| is_same_region(&region.name, name)) {
+            let mut region = TargetRegion::new(name.clone());
+            region.regional_replica_count = Some(1);
+            region.storage_account_type = Some(target_region::StorageAccountType::StandardLrs);
+            regions.push(region);
+        }
+    }
+    regions
 }
 
 fn found(what: &str, reply: Result<Reply, Failure>) -> Result<Option<Thing>, Failure> {
@@ -200,17 +261,22 @@ impl<'a> Shelf<'a> {
         let mut properties = GalleryImageProperties::new(OsType::Linux, OsState::Specialized, identifier);
         properties.hyper_v_generation = Some(HyperVGeneration::V2);
         properties.architecture = Some(Architecture::X64);
-        properties.features = vec![GalleryImageFeature {
-            name: Some("SecurityType".into()),
-            value: Some(
+        let feature = |name: &str, value: &str| GalleryImageFeature {
+            name: Some(name.into()),
+            value: Some(value.into()),
+        };
+        properties.features = vec![
+            feature(
+                "SecurityType",
                 if confidential {
                     "TrustedLaunchAndConfidentialVmSupported"
                 } else {
                     "TrustedLaunchSupported"
-                }
-                .into(),
+                },
             ),
-        }];
+            // The base image finds its disk behind both. What is not said here, machines cannot have.
+            feature("DiskControllerTypes", "SCSI, NVMe"),
+        ];
         let mut image = GalleryImage::new(self.resource());
         image.properties = Some(properties);
         let what = "the image";
@@ -237,15 +303,14 @@ impl<'a> Shelf<'a> {
         found("GET the version of the image", self.get(Kind::Version).await)
     }
 
-    /// Makes the version from the disk, and waits until it is in all regions. Secure Boot lets it start the image whose
-    /// Authenticode digest this is, unsigned as that is.
-    pub(crate) async fn make_version(&self, regions: &[String], authenticode: &[u8]) -> Result<(), Failure> {
-        let target = |name: &String| {
-            let mut region = TargetRegion::new(name.clone());
-            region.regional_replica_count = Some(1);
-            region.storage_account_type = Some(target_region::StorageAccountType::StandardLrs);
-            region
-        };
+    /// Makes the version from the disk, and waits until it is in all regions; of one that is there, only the regions can be others.
+    /// Secure Boot lets it start the image whose Authenticode digest this is, unsigned as that is.
+    pub(crate) async fn make_version(
+        &self,
+        location: &str,
+        regions: &[TargetRegion],
+        authenticode: &[u8],
+    ) -> Result<(), Failure> {
         let mut storage = GalleryImageVersionStorageProfile::new();
         storage.os_disk_image = Some(GalleryOsDiskImage {
             gallery_disk_image: GalleryDiskImage {
@@ -261,7 +326,7 @@ impl<'a> Shelf<'a> {
         let mut properties = GalleryImageVersionProperties::new(storage);
         properties.publishing_profile = Some(GalleryImageVersionPublishingProfile {
             gallery_artifact_publishing_profile_base: GalleryArtifactPublishingProfileBase {
-                target_regions: regions.iter().map(target).collect(),
+                target_regions: regions.to_vec(),
                 ..GalleryArtifactPublishingProfileBase::default()
             },
         });
@@ -279,7 +344,9 @@ impl<'a> Shelf<'a> {
                 }),
             }),
         });
-        let mut version = GalleryImageVersion::new(self.resource());
+        let mut resource = self.resource();
+        resource.location = location.into();
+        let mut version = GalleryImageVersion::new(resource);
         version.properties = Some(properties);
         let what = "the version of the image";
         let reply = self
@@ -303,11 +370,10 @@ impl<'a> Shelf<'a> {
     }
 
     /// Waits until a version is there that is being made.
-    pub(crate) async fn await_version(&self) -> Result<(), Failure> {
+    pub(crate) async fn await_version(&self) -> Result<Thing, Failure> {
         let reply = self.get(Kind::Version).await?;
         self.finish("the version of the image", reply, Kind::Version)
             .await
-            .map(drop)
     }
 
     pub(crate) async fn remove_version(&self) -> Result<(), Failure> {
@@ -447,7 +513,15 @@ impl<'a> Shelf<'a> {
             })
     }
 
+    async fn is_open(&self) -> Result<bool, Failure> {
+        Ok(self.disk().await?.is_some_and(|disk| disk.is_open()))
+    }
+
+    /// Takes the address of the disk back, if somebody has it.
     pub(crate) async fn close_disk(&self) -> Result<(), Failure> {
+        if !self.is_open().await? {
+            return Ok(());
+        }
         let what = "closing the disk";
         let reply = self
             .arm
@@ -459,7 +533,11 @@ impl<'a> Shelf<'a> {
                     .send()
             })
             .await;
-        self.removed(what, reply).await
+        match self.removed(what, reply).await {
+            // Nobody has it any more: this request was carried out before, and its answer was lost.
+            Err(Failure::Refused(refusal)) if refusal.status == 409 && !self.is_open().await? => Ok(()),
+            other => other,
+        }
     }
 
     pub(crate) async fn remove_disk(&self) -> Result<(), Failure> {

@@ -10,13 +10,14 @@ use aicert_core::cloud::{CloudError, ImagePublisher, ImageRequest, PublishedImag
 use aicert_core::progress::Step;
 use aicert_verify::image::MeasureOptions;
 use async_trait::async_trait;
+use azure_mgmt_compute::models::TargetRegion;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::arm::Arm;
 use crate::blob::{PIECE, PageBlob, covers};
 use crate::config::AzurePublisherConfig;
 use crate::error::Failure;
-use crate::gallery::{Shelf, Thing};
+use crate::gallery::{Shelf, State, Thing, is_same_region, with_regions};
 use crate::remove;
 use crate::vhd::Vhd;
 
@@ -108,15 +109,34 @@ impl AzurePublisher {
                 require_same(&what, &image, &hash)?;
             }
         }
-        let existed = match shelf.version().await? {
-            Some(version) => {
-                require_same(&what, &version, &hash)?;
-                self.settle(shelf, &version).await?
+        let mut version = shelf.version().await?;
+        if let Some(found) = &version {
+            require_same(&what, found, &hash)?;
+            if found.state() == State::Going {
+                version = Some(shelf.await_version().await?);
+            }
+        }
+        let there = version.as_ref().map(Thing::regions).unwrap_or_default();
+        let regions = with_regions(there.clone(), &self.regions());
+        // One that came to nothing is made again.
+        let existed = match version {
+            Some(found) if found.state() == State::Failed => {
+                shelf.remove_version().await?;
+                false
+            }
+            Some(found) => {
+                if regions.len() > there.len() {
+                    let location = found.location().unwrap_or(&self.config.region);
+                    shelf
+                        .make_version(location, &regions, &content.authenticode)
+                        .await?;
+                }
+                true
             }
             None => false,
         };
         if !existed {
-            self.fill(shelf, &content, tags, request).await?;
+            self.fill(shelf, &content, tags, &regions, request).await?;
         }
         if shelf.disk().await?.is_some() {
             shelf.close_disk().await?;
@@ -127,19 +147,11 @@ impl AzurePublisher {
         Ok(PublishedImage { id, existed })
     }
 
-    /// Waits for a version that is being made, and removes one that came to nothing; whether it is there in the end.
-    async fn settle(&self, shelf: Shelf<'_>, version: &Thing) -> Result<bool, Failure> {
-        match version.property("provisioningState") {
-            Some(state) if state.eq_ignore_ascii_case("succeeded") => Ok(true),
-            Some(state) if state.eq_ignore_ascii_case("failed") || state.eq_ignore_ascii_case("canceled") => {
-                shelf.remove_version().await?;
-                Ok(false)
-            }
-            _ => {
-                shelf.await_version().await?;
-                Ok(true)
-            }
-        }
+    /// Where images are to be.
+    fn regions(&self) -> Vec<String> {
+        let mut regions = vec![self.config.region.clone()];
+        regions.extend(self.config.more_regions.iter().cloned());
+        regions
     }
 
     /// The group may be shared with others: it is made where there is none, and never changed.
@@ -157,6 +169,7 @@ impl AzurePublisher {
         shelf: Shelf<'_>,
         content: &Content,
         tags: BTreeMap<&'static str, String>,
+        regions: &[TargetRegion],
         request: &ImageRequest,
     ) -> Result<(), Failure> {
         let what = format!("the disk {}", shelf.disk_name());
@@ -164,12 +177,17 @@ impl AzurePublisher {
         if let Some(found) = &disk {
             self.require_ours(&what, found)?;
             require_same(&what, found, tags.get(CONTENT).map_or("", String::as_str))?;
-            let is_open = matches!(
+            let takes_uploads = matches!(
                 found.property("diskState"),
                 Some("ReadyToUpload" | "ActiveUpload")
             );
-            if !is_open && found.tag(COMPLETE).is_none() {
-                // It was closed before all of it was there.
+            // Versions are made in the region of their disk.
+            let is_here = found
+                .location()
+                .is_some_and(|location| is_same_region(location, &self.config.region));
+            if !is_here || (!takes_uploads && found.tag(COMPLETE).is_none()) {
+                // It was closed before it was known that all of it is there.
+                shelf.close_disk().await?;
                 shelf.remove_disk().await?;
                 disk = None;
             }
@@ -180,20 +198,15 @@ impl AzurePublisher {
         };
         if disk.tag(COMPLETE).is_none() {
             self.upload(shelf, content, request).await?;
+            // Disks that are written to take no changes.
+            shelf.close_disk().await?;
             let mut tags = tags;
             tags.insert(COMPLETE, "true".into());
             shelf.tag_disk(&remove::tags_object(tags)).await?;
         }
-        shelf.close_disk().await?;
-        let mut regions = vec![self.config.region.clone()];
-        regions.extend(
-            self.config
-                .more_regions
-                .iter()
-                .filter(|region| **region != self.config.region)
-                .cloned(),
-        );
-        shelf.make_version(&regions, &content.authenticode).await
+        shelf
+            .make_version(&self.config.region, regions, &content.authenticode)
+            .await
     }
 
     /// Sends what is not there yet, several pieces at a time.
@@ -260,9 +273,7 @@ impl AzurePublisher {
         }
         if let Some(disk) = &disk {
             self.require_ours(&format!("the disk {}", shelf.disk_name()), disk)?;
-            if matches!(disk.property("diskState"), Some("ActiveUpload" | "ActiveSAS")) {
-                shelf.close_disk().await?;
-            }
+            shelf.close_disk().await?;
             shelf.remove_disk().await?;
         }
         if image.is_some() {

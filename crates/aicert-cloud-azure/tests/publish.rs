@@ -112,7 +112,10 @@ async fn an_image_is_published_once() {
     );
     assert_eq!(
         definition["features"],
-        json!([{ "name": "SecurityType", "value": "TrustedLaunchSupported" }])
+        json!([
+            { "name": "SecurityType", "value": "TrustedLaunchSupported" },
+            { "name": "DiskControllerTypes", "value": "SCSI, NVMe" },
+        ])
     );
     let version = &body("GalleryImageVersions_CreateOrUpdate")["properties"];
     let regions: Vec<_> = version["publishingProfile"]["targetRegions"]
@@ -278,6 +281,80 @@ async fn a_version_that_came_to_nothing_is_made_again() {
     assert!(!publisher(&azure).publish(request(&path)).await.unwrap().existed);
     assert_uploaded(&azure, &disk);
     // Sent once.
+    assert_eq!(azure.bytes_received(), SENT);
+    azure.assert_clean();
+}
+
+/// Published again for another region, it comes there too, and stays where it was; nothing is sent again.
+#[tokio::test]
+async fn an_image_comes_to_another_region() {
+    let Some(azure) = Azure::start(settings()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = image(folder.path(), 1);
+    let publisher =
+        |region: &str| AzurePublisher::new(AzurePublisherConfig::new(config(&azure), region)).unwrap();
+    let regions = || -> Vec<String> {
+        let seen = azure.seen();
+        let put = seen
+            .iter()
+            .rfind(|seen| seen.operation == "GalleryImageVersions_CreateOrUpdate");
+        let profile = &put.unwrap().body["properties"]["publishingProfile"];
+        let regions = profile["targetRegions"].as_array().unwrap().iter();
+        regions
+            .map(|region| region["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    publisher("westeurope").publish(request(&path)).await.unwrap();
+    assert_eq!(regions(), ["westeurope"]);
+    // Names may be as Azure shows them.
+    for region in ["northeurope", "northeurope", "westeurope", "North Europe"] {
+        let published = publisher(region).publish(request(&path)).await.unwrap();
+        assert!(published.existed);
+        assert_eq!(regions(), ["westeurope", "northeurope"], "{region}");
+    }
+    let puts = azure
+        .seen()
+        .iter()
+        .filter(|seen| seen.operation == "GalleryImageVersions_CreateOrUpdate")
+        .count();
+    assert_eq!((puts, azure.bytes_received()), (2, SENT));
+    azure.assert_clean();
+}
+
+/// For some seconds after its version is gone, an image is said to have it still.
+#[tokio::test]
+async fn an_image_is_discarded_when_its_version_is_gone() {
+    let Some(azure) = Azure::start(Settings {
+        nested: 3,
+        ..settings()
+    }) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = image(folder.path(), 1);
+    publisher(&azure).publish(request(&path)).await.unwrap();
+    publisher(&azure).discard("base-1").await.unwrap();
+    assert!(azure.left().iter().all(|id| !id.contains("base-1")));
+    azure.assert_clean();
+}
+
+/// What was closed by a request whose answer was lost is not closed again.
+#[tokio::test]
+async fn a_disk_is_closed_once() {
+    let Some(azure) = Azure::start(Settings::default()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (path, disk) = image(folder.path(), 1);
+    azure.fault(Fault {
+        operation: Some("Disks_RevokeAccess"),
+        number: 1,
+        effect: Effect::Cut,
+    });
+    publisher(&azure).publish(request(&path)).await.unwrap();
+    assert_uploaded(&azure, &disk);
     assert_eq!(azure.bytes_received(), SENT);
     azure.assert_clean();
 }
