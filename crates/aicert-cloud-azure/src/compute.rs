@@ -18,6 +18,7 @@ use url::Url;
 use crate::arm::{Arm, AsyncAgain, read};
 use crate::error::Failure;
 use crate::network::Place;
+use crate::size::Disks;
 use crate::transport::{Reply, checked};
 
 pub(crate) const MACHINES: &str = "Microsoft.Compute/virtualMachines";
@@ -48,45 +49,72 @@ impl Found {
     }
 }
 
-/// The id of a version of an image of a gallery: what machines can be made from.
-pub(crate) fn parse_image(id: &str) -> Result<(), Failure> {
+/// A version of an image of a gallery, by its id: what machines can be made from. The gallery is one of the account's, or one that
+/// is shared with it, or with everybody.
+pub(crate) fn image(id: &str) -> Result<ImageReference, Failure> {
     let parts: Vec<&str> = id.split('/').collect();
-    let fixed = |at: usize, name: &str| parts.get(at).is_some_and(|part| part.eq_ignore_ascii_case(name));
-    let named = |at: usize| {
-        parts.get(at).is_some_and(|part| {
-            matches!(part.len(), 1..=90)
-                && part
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '(' | ')'))
-        })
+    let follows = |template: &[&str]| {
+        parts.len() == template.len()
+            && parts
+                .iter()
+                .zip(template)
+                .all(|(part, expected)| match *expected {
+                    "*" => {
+                        matches!(part.len(), 1..=90)
+                            && part.chars().all(|c| {
+                                c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '(' | ')')
+                            })
+                    }
+                    expected => part.eq_ignore_ascii_case(expected),
+                })
     };
-    let valid = parts.len() == 13
-        && fixed(0, "")
-        && fixed(1, "subscriptions")
-        && fixed(3, "resourceGroups")
-        && fixed(5, "providers")
-        && fixed(6, "Microsoft.Compute")
-        && fixed(7, "galleries")
-        && fixed(9, "images")
-        && fixed(11, "versions")
-        && [2, 4, 8, 10, 12].into_iter().all(named);
-    if valid {
-        Ok(())
+    let mut reference = ImageReference::default();
+    if follows(&OWN) {
+        reference.sub_resource.id = Some(id.into());
+    } else if follows(&shared("SharedGalleries")) {
+        reference.shared_gallery_image_id = Some(id.into());
+    } else if follows(&shared("CommunityGalleries")) {
+        reference.community_gallery_image_id = Some(id.into());
     } else {
-        Err(Failure::Unsupported {
-            what: format!("{:?} is no image of Azure's", id.chars().take(300).collect::<String>()),
+        return Err(Failure::Unsupported {
+            what: format!(
+                "{:?} is no image of Azure's",
+                id.chars().take(300).collect::<String>()
+            ),
             advice: "`image` is what `aicert image publish` prints: /subscriptions/…/resourceGroups/…/providers/Microsoft.Compute/\
-                     galleries/…/images/…/versions/…"
+                     galleries/…/images/…/versions/…; or /CommunityGalleries/…/images/…/versions/…, or \
+                     /SharedGalleries/…/images/…/versions/…"
                 .into(),
-        })
+        });
     }
+    Ok(reference)
+}
+
+const OWN: [&str; 13] = [
+    "",
+    "subscriptions",
+    "*",
+    "resourceGroups",
+    "*",
+    "providers",
+    "Microsoft.Compute",
+    "galleries",
+    "*",
+    "images",
+    "*",
+    "versions",
+    "*",
+];
+
+const fn shared(galleries: &str) -> [&str; 7] {
+    ["", galleries, "*", "images", "*", "versions", "*"]
 }
 
 /// What a machine is made of.
 pub(crate) fn machine(
     spec: &AzureMachine,
     place: Place<'_>,
-    size: &str,
+    (size, disks): (&str, Disks),
     interface: &str,
     user_data: &str,
 ) -> Result<VirtualMachine, Failure> {
@@ -104,7 +132,11 @@ pub(crate) fn machine(
     disk.disk_size_gb = Some(gib);
     disk.delete_option = Some(models::DeleteOption::Delete);
     disk.managed_disk = Some(ManagedDiskParameters {
-        storage_account_type: Some(models::StorageAccountType::PremiumLrs),
+        storage_account_type: Some(if disks.premium {
+            models::StorageAccountType::PremiumLrs
+        } else {
+            models::StorageAccountType::StandardSsdLrs
+        }),
         security_profile: spec.confidential.then(|| VmDiskSecurityProfile {
             // What is written to the disk is encrypted by the machine itself, with a key that nobody keeps.
             security_encryption_type: Some(SecurityEncryptionType::VmGuestStateOnly),
@@ -119,11 +151,10 @@ pub(crate) fn machine(
     });
     // No profile of the operating system: the image is specialized. There is no agent, no user, and no key.
     properties.storage_profile = Some(StorageProfile {
-        image_reference: Some(ImageReference {
-            sub_resource: resource(spec.machine.image.clone()),
-            ..ImageReference::default()
-        }),
+        image_reference: Some(image(&spec.machine.image)?),
         os_disk: Some(disk),
+        // Where both are possible, Azure takes SCSI.
+        disk_controller_type: disks.nvme.then_some(models::DiskControllerType::NvMe),
         ..StorageProfile::default()
     });
     properties.security_profile = Some(SecurityProfile {
@@ -292,4 +323,34 @@ pub(crate) async fn console(arm: &Arm, name: &str) -> Result<Vec<u8>, Failure> {
 /// A machine that is not there, or has not been started, has written nothing.
 fn nothing_yet(failure: &Failure) -> bool {
     failure.is_not_found() || matches!(failure, Failure::Refused(refusal) if refusal.status == 409)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_versions_of_galleries() {
+        let own = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/galleries/a/images/b/versions/1.0.0";
+        assert_eq!(image(own).unwrap().sub_resource.id.as_deref(), Some(own));
+        let shared = "/sharedGalleries/x/images/base/versions/1.2.3";
+        let reference = image(shared).unwrap();
+        assert_eq!(reference.shared_gallery_image_id.as_deref(), Some(shared));
+        assert_eq!(reference.sub_resource.id, None);
+        let community = "/CommunityGalleries/aicert-0123/Images/base/Versions/0.1.0";
+        let reference = image(community).unwrap();
+        assert_eq!(reference.community_gallery_image_id.as_deref(), Some(community));
+        for bad in [
+            "",
+            "ubuntu",
+            "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/galleries/a/images/b",
+            "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/images/b",
+            "/CommunityGalleries//images/b/versions/1.0.0",
+            "/CommunityGalleries/a/images/b",
+            "/OtherGalleries/a/images/b/versions/1.0.0",
+            "/CommunityGalleries/a/images/b c/versions/1.0.0",
+        ] {
+            assert!(image(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod network;
 mod provider;
 mod publisher;
 mod refusal;
+mod registration;
 mod remove;
 mod size;
 mod transport;

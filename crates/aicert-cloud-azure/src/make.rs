@@ -1,6 +1,7 @@
 //! Making a machine, and undoing what did not become one.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use aicert_cloud_common::{Names, Tags, provisioning_document, read_issuers};
 use aicert_core::attestation::KeyLocation;
@@ -16,8 +17,8 @@ use crate::arm::Arm;
 use crate::config::AzureConfig;
 use crate::error::Failure;
 use crate::network::{self, Place};
-use crate::size::{self, Wanted};
-use crate::{PROVIDER, SERVER_PORT, compute, remove};
+use crate::size::{self, Disks, Wanted};
+use crate::{PROVIDER, SERVER_PORT, compute, registration, remove};
 
 /// Where Azure's machines have their attestation key, and its certificate.
 /// <https://learn.microsoft.com/azure/virtual-machines/trusted-launch-faq>
@@ -29,6 +30,10 @@ const ATTESTATION_KEY: KeyLocation = KeyLocation::Persistent {
 /// Of Microsoft.DevTestLab, whose schedules turn machines off: those of laboratories, and all others.
 const SCHEDULE_VERSION: &str = "2018-09-15";
 const DAY: i64 = 24 * 60 * 60;
+
+/// How long before an hour of the day a schedule is made, at least, and how long after the last one, so that it is neither
+/// missed nor taken for yesterday's.
+const NEAR: i64 = 120;
 
 /// How many steps there are to tell of.
 const STEPS: u64 = 8;
@@ -43,6 +48,7 @@ struct Plan<'a> {
     name: String,
     region: String,
     size: String,
+    disks: Disks,
     access: Vec<String>,
     document: String,
     subject: String,
@@ -69,30 +75,37 @@ pub(crate) async fn make(
         spot: spec.machine.spot,
     };
     let (size, price) = size::choose(wanted)?;
-    compute::parse_image(&spec.machine.image)?;
+    compute::image(&spec.machine.image)?;
     let issuers = read_issuers(&spec.machine.issuers)?;
     let document = provisioning_document(request, PROVIDER, &size, &region, ATTESTATION_KEY, &issuers)?;
+    let access = network::reachable(&request.access, &request.progress)?;
+    let subject = format!(
+        "{PROVIDER}: {size} in {region}, {price}{}",
+        if spec.machine.spot {
+            ", as a spot machine"
+        } else {
+            ""
+        }
+    );
+    request.progress.started(Step::Machine, &subject);
+    registration::check(arm, &registration::MACHINES).await?;
+    if request.lifetime.is_some_and(is_scheduled) {
+        registration::check(arm, &[registration::SCHEDULES]).await?;
+    }
+    let disks = size::check(arm, &region, &size, wanted).await?;
     let plan = Plan {
         arm,
         config,
         spec,
         request,
         name: Names(&request.job).main(),
-        access: network::reachable(&request.access, &request.progress)?,
-        document,
-        subject: format!(
-            "{PROVIDER}: {size} in {region}, {price}{}",
-            if spec.machine.spot {
-                ", as a spot machine"
-            } else {
-                ""
-            }
-        ),
         region,
         size,
+        disks,
+        access,
+        document,
+        subject,
     };
-    request.progress.started(Step::Machine, &plan.subject);
-    size::check(arm, &plan.region, &plan.size, wanted).await?;
     let record = plan.carry_out().await?;
     request
         .progress
@@ -233,7 +246,13 @@ impl Plan<'_> {
         self.step(5);
         let interface = network::interface(arm, place, &security_group, &subnet, &address).await?;
         self.step(6);
-        let machine = compute::machine(self.spec, place, &self.size, &interface, &self.document)?;
+        let machine = compute::machine(
+            self.spec,
+            place,
+            (&self.size, self.disks),
+            &interface,
+            &self.document,
+        )?;
         compute::create(arm, name, &machine).await?;
         self.step(7);
         self.schedule_end(tags, place).await?;
@@ -257,19 +276,21 @@ impl Plan<'_> {
     }
 
     /// A machine that turns itself off is still paid for in Azure. So Azure is asked to take it down when its time is over;
-    /// it does that once a day at an hour, and so only for machines that live less than a day.
+    /// it does that every day at an hour, and so only for machines that live a day at most: others it would take down too early.
     async fn schedule_end(&self, tags: &Tags, place: Place<'_>) -> Result<(), Failure> {
         let Some(expires) = tags.expires else {
             return Ok(());
         };
-        let Some(hour) = hour_of_end(Timestamp::now(), expires) else {
+        let lifetime = expires.as_unix().saturating_sub(tags.created.as_unix());
+        if !is_scheduled(Duration::from_secs(lifetime.unsigned_abs())) {
             self.request.progress.send(ProgressEvent::Warning {
-                message: "Azure does not take the machine down by itself: it is to live for a day or longer. If it is left \
+                message: "Azure does not take the machine down by itself: it is to live for more than a day. If it is left \
                           behind, it is paid for until it is destroyed"
                     .into(),
             });
             return Ok(());
-        };
+        }
+        let hour = hour_of_end(Timestamp::now(), expires);
         let machine = self.arm.id(&self.name, compute::MACHINES, &self.name);
         let schedule = format!("shutdown-computevm-{}", self.name);
         let id = self
@@ -313,16 +334,24 @@ impl Plan<'_> {
     }
 }
 
-/// The time of day, in UTC, at which a machine is to end that lives less than a day: the first full minute after its end.
-fn hour_of_end(now: Timestamp, expires: Timestamp) -> Option<String> {
-    let end = expires.as_unix().checked_add(59)?.div_euclid(60) * 60;
-    let ahead = end - now.as_unix();
-    // At its end, and not today already: hours are full minutes.
-    if !(120..DAY - 60).contains(&ahead) {
-        return None;
-    }
-    let minute = end.rem_euclid(DAY) / 60;
-    Some(format!("{:02}{:02}", minute / 60, minute % 60))
+/// Whether Azure takes a machine down that is to live so long.
+fn is_scheduled(lifetime: Duration) -> bool {
+    i64::try_from(lifetime.as_secs()).is_ok_and(|seconds| seconds <= DAY)
+}
+
+/// The time of day, in UTC, at which a machine is to end: the first full minute after its end, or the last one that comes only
+/// once until then, which is up to three minutes before the end of a machine that lives a whole day.
+fn hour_of_end(now: Timestamp, expires: Timestamp) -> String {
+    let minute = |at: i64| at.div_euclid(60);
+    let full_minute = |at: i64| minute(at.saturating_add(59));
+    let now = now.as_unix();
+    let (soonest, latest) = (
+        full_minute(now.saturating_add(NEAR)),
+        minute(now.saturating_add(DAY - NEAR)),
+    );
+    let end = full_minute(expires.as_unix()).min(latest).max(soonest);
+    let minute = end.rem_euclid(DAY / 60);
+    format!("{:02}{:02}", minute / 60, minute % 60)
 }
 
 #[cfg(test)]
@@ -330,29 +359,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn machines_that_live_less_than_a_day_have_an_hour_of_end() {
+    fn machines_end_at_an_hour_of_the_day() {
         let at = |seconds| Timestamp::from_unix(seconds);
         // 2024-01-01, 00:00.
         let midnight = 1_704_067_200;
-        assert_eq!(
-            hour_of_end(at(midnight), at(midnight + 3600)).as_deref(),
-            Some("0100")
-        );
-        assert_eq!(
-            hour_of_end(at(midnight), at(midnight + 3601)).as_deref(),
-            Some("0101")
-        );
-        assert_eq!(
-            hour_of_end(at(midnight + 23 * 3600), at(midnight + 25 * 3600 - 1)).as_deref(),
-            Some("0100")
-        );
-        assert_eq!(hour_of_end(at(midnight), at(midnight + DAY)), None);
-        assert_eq!(
-            hour_of_end(at(midnight + 120), at(midnight + DAY)).as_deref(),
-            Some("0000")
-        );
-        assert_eq!(hour_of_end(at(midnight), at(midnight - 1)), None);
-        assert_eq!(hour_of_end(at(midnight), at(i64::MAX)), None);
+        let hour = |now, end| hour_of_end(at(midnight + now), at(midnight + end));
+        assert_eq!(hour(0, 3600), "0100");
+        assert_eq!(hour(0, 3601), "0101");
+        assert_eq!(hour(23 * 3600, 25 * 3600 - 1), "0100");
+        // Its end is over, or almost: soon.
+        assert_eq!(hour(0, -1), "0002");
+        assert_eq!(hour(30, 60), "0003");
+        assert_eq!(hour(0, i64::MAX - midnight), "2358");
+    }
+
+    /// However long it took to make the machine: there is an hour, it comes once, and it is not long before the end.
+    #[test]
+    fn a_whole_day_has_an_end_too() {
+        let midnight = 1_704_067_200;
+        let lifetime = Duration::from_secs(24 * 60 * 60);
+        assert!(is_scheduled(lifetime));
+        assert!(!is_scheduled(lifetime + Duration::from_secs(1)));
+        for (elapsed, expected) in [(0, "2358"), (61, "2359"), (300, "0000")] {
+            let now = Timestamp::from_unix(midnight + elapsed);
+            let hour = hour_of_end(now, Timestamp::from_unix(midnight + DAY));
+            assert_eq!(hour, expected, "{elapsed}");
+        }
+        for elapsed in 0..1000 {
+            let hour = hour_of_end(
+                Timestamp::from_unix(midnight + elapsed),
+                Timestamp::from_unix(midnight + DAY),
+            );
+            let second = hour[..2].parse::<i64>().unwrap() * 3600 + hour[2..].parse::<i64>().unwrap() * 60;
+            let end = if second > elapsed { second } else { second + DAY };
+            assert!((DAY - 180..=DAY).contains(&end), "{elapsed}: {hour}");
+            assert!(
+                (NEAR..=DAY - NEAR).contains(&(end - elapsed)),
+                "{elapsed}: {hour}"
+            );
+        }
     }
 
     #[test]

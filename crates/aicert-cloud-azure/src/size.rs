@@ -6,7 +6,8 @@ use azure_mgmt_compute::models::ResourceSku;
 use crate::arm::Arm;
 use crate::error::Failure;
 
-/// Sizes that are taken when none is asked for, the cheapest that fits first; what they cost in Linux, in `eastus`, roughly.
+/// Sizes that are taken when none is asked for, the first that fits: ordered by how many GPUs they have, and then by their price;
+/// what they cost in Linux, in `eastus`, roughly.
 /// <https://learn.microsoft.com/azure/virtual-machines/sizes/overview>
 const SIZES: [Size; 10] = [
     Size::new("Standard_D4s_v5", 0, false, PriceClass::Cents),
@@ -47,6 +48,16 @@ pub(crate) struct Wanted<'a> {
     pub(crate) gpus: u32,
     pub(crate) confidential: bool,
     pub(crate) spot: bool,
+}
+
+/// What disks a size takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Disks {
+    /// Whether they may be of the fastest kind.
+    pub(crate) premium: bool,
+    /// Whether they are behind NVMe, and cannot be behind SCSI: so of all sizes from the sixth version on.
+    /// <https://learn.microsoft.com/azure/virtual-machines/nvme-overview>
+    pub(crate) nvme: bool,
 }
 
 /// The size to take, and what it costs.
@@ -91,7 +102,7 @@ pub(crate) fn choose(wanted: Wanted<'_>) -> Result<(String, PriceClass), Failure
 }
 
 /// Checks, before anything is made, that a region has a size, and that it can do what is wanted.
-pub(crate) async fn check(arm: &Arm, region: &str, name: &str, wanted: Wanted<'_>) -> Result<(), Failure> {
+pub(crate) async fn check(arm: &Arm, region: &str, name: &str, wanted: Wanted<'_>) -> Result<Disks, Failure> {
     let filter = format!("location eq '{region}'");
     let path = format!(
         "/subscriptions/{}/providers/Microsoft.Compute/skus",
@@ -112,7 +123,7 @@ pub(crate) async fn check(arm: &Arm, region: &str, name: &str, wanted: Wanted<'_
     judge(sku, region, name, wanted)
 }
 
-fn judge(sku: &ResourceSku, region: &str, name: &str, wanted: Wanted<'_>) -> Result<(), Failure> {
+fn judge(sku: &ResourceSku, region: &str, name: &str, wanted: Wanted<'_>) -> Result<Disks, Failure> {
     use azure_mgmt_compute::models::resource_sku_restrictions::{ReasonCode, Type};
     let capability = |key: &str| {
         sku.capabilities
@@ -172,7 +183,17 @@ fn judge(sku: &ResourceSku, region: &str, name: &str, wanted: Wanted<'_>) -> Res
             "choose another `instanceType`, or leave `spot` out",
         );
     }
-    Ok(())
+    let controllers = capability("DiskControllerTypes").unwrap_or_default();
+    let has = |kind: &str| {
+        controllers
+            .split(',')
+            .any(|found| found.trim().eq_ignore_ascii_case(kind))
+    };
+    Ok(Disks {
+        premium: !is("PremiumIO", "false"),
+        // Sizes that say nothing of it are older than the choice.
+        nvme: has("NVMe") && !has("SCSI"),
+    })
 }
 
 #[cfg(test)]
@@ -187,7 +208,7 @@ mod tests {
     };
 
     #[test]
-    fn the_cheapest_that_fits_is_taken() {
+    fn the_first_that_fits_is_taken() {
         let name = |wanted| choose(wanted).unwrap().0;
         assert_eq!(name(PLAIN), "Standard_D4s_v5");
         assert_eq!(name(Wanted { gpus: 1, ..PLAIN }), "Standard_NC4as_T4_v3");
@@ -233,7 +254,34 @@ mod tests {
         let sku = |text: &str| serde_json::from_str::<ResourceSku>(text).unwrap();
         let with = |capabilities: &str| sku(&format!(r#"{{"name":"S","capabilities":[{capabilities}]}}"#));
         let judged = |sku: &ResourceSku, wanted| judge(sku, "westeurope", "S", wanted);
-        assert!(judged(&with(r#"{"name":"HyperVGenerations","value":"V1,V2"}"#), PLAIN).is_ok());
+        let usual = Disks {
+            premium: true,
+            nvme: false,
+        };
+        for (capabilities, disks) in [
+            (r#"{"name":"HyperVGenerations","value":"V1,V2"}"#, usual),
+            (
+                r#"{"name":"PremiumIO","value":"False"}"#,
+                Disks {
+                    premium: false,
+                    ..usual
+                },
+            ),
+            (
+                r#"{"name":"DiskControllerTypes","value":"SCSI, NVMe"},{"name":"PremiumIO","value":"True"}"#,
+                usual,
+            ),
+            (
+                r#"{"name":"DiskControllerTypes","value":"NVMe"}"#,
+                Disks { nvme: true, ..usual },
+            ),
+        ] {
+            assert_eq!(
+                judged(&with(capabilities), PLAIN).unwrap(),
+                disks,
+                "{capabilities}"
+            );
+        }
         let cases = [
             (
                 with(r#"{"name":"HyperVGenerations","value":"V1"}"#),

@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use aicert_cloud_azure::{AzureConfig, AzureProvider};
 use aicert_cloud_testing::azure::{Azure, Effect, Fault, IMAGE, SUBSCRIPTION, Seen, Settings, TOKEN};
@@ -56,7 +57,16 @@ async fn requests_carry_what_matters() {
         subject,
         "azure: Standard_D4s_v5 in westeurope, less than 1 US dollar an hour"
     );
-    assert_eq!(seen[0].operation, "ResourceSkus_List");
+    let asked_first: Vec<_> = seen.iter().map(|seen| seen.operation.as_str()).take(4).collect();
+    assert_eq!(
+        asked_first,
+        [
+            "Providers_Get",
+            "Providers_Get",
+            "Providers_Get",
+            "ResourceSkus_List"
+        ]
+    );
 
     let group = body(&seen, "ResourceGroups_CreateOrUpdate");
     let tags = &group["tags"];
@@ -133,6 +143,113 @@ async fn requests_carry_what_matters() {
     provider.destroy(&record.id).await.unwrap();
     assert_eq!(provider.console_log(&record.id).await.unwrap(), "");
     azure.assert_clean();
+}
+
+/// A machine that is to live a whole day, as it is where nothing is said, is taken down by Azure; for longer ones there is a warning.
+#[tokio::test]
+async fn machines_that_live_a_day_have_a_schedule() {
+    for (seconds, scheduled) in [(24 * 3600, true), (24 * 3600 + 1, false)] {
+        let Some(azure) = Azure::start(Settings::default()) else {
+            return;
+        };
+        let (progress, mut events) = Progress::channel(100);
+        let mut asked = request("a");
+        asked.lifetime = Some(Duration::from_secs(seconds));
+        asked.progress = progress;
+        provider(&azure).provision(asked).await.unwrap();
+        let seen = azure.seen();
+        let made = seen
+            .iter()
+            .any(|seen| seen.operation == "GlobalSchedules_CreateOrUpdate");
+        let warned = std::iter::from_fn(|| events.try_recv().ok())
+            .any(|event| matches!(event, ProgressEvent::Warning { message } if message.contains("more than a day")));
+        assert_eq!((made, warned), (scheduled, !scheduled), "{seconds}");
+        azure.assert_clean();
+    }
+}
+
+/// A resource provider that is not registered is found before there is anything.
+#[tokio::test]
+async fn registrations_are_looked_at_first() {
+    for namespace in ["Microsoft.Compute", "Microsoft.Network", "Microsoft.DevTestLab"] {
+        let Some(azure) = Azure::start(Settings::default()) else {
+            return;
+        };
+        azure.unregister(namespace);
+        let error = provider(&azure).provision(request("a")).await.unwrap_err();
+        assert_eq!(error.kind(), CloudErrorKind::Unsupported);
+        let advice = error.advice().unwrap();
+        assert!(
+            advice.contains(&format!("az provider register --wait --namespace {namespace}")),
+            "{advice}"
+        );
+        assert!(azure.seen().iter().all(|seen| seen.request.starts_with("GET ")));
+        azure.assert_clean();
+    }
+    // What is not needed need not be registered.
+    let azure = Azure::start(Settings::default()).unwrap();
+    azure.unregister("Microsoft.DevTestLab");
+    let mut asked = request("a");
+    asked.lifetime = Some(Duration::from_secs(48 * 3600));
+    provider(&azure).provision(asked).await.unwrap();
+    azure.assert_clean();
+}
+
+/// Disks are behind what the size has, and of a kind that it takes.
+#[tokio::test]
+async fn disks_fit_the_size() {
+    for (size, kind, controller) in [
+        ("Standard_D4s_v5", "Premium_LRS", Value::Null),
+        ("Standard_D4_v5", "StandardSSD_LRS", Value::Null),
+        ("Standard_D4ds_v6", "Premium_LRS", json!("NVMe")),
+    ] {
+        let Some(azure) = Azure::start(Settings::default()) else {
+            return;
+        };
+        let mut asked = request("a");
+        asked.instance_type = Some(size.into());
+        provider(&azure).provision(asked).await.unwrap();
+        let vm = body(&azure.seen(), "VirtualMachines_CreateOrUpdate");
+        let storage = &vm["properties"]["storageProfile"];
+        assert_eq!(
+            (
+                &storage["osDisk"]["managedDisk"]["storageAccountType"],
+                &storage["diskControllerType"]
+            ),
+            (&json!(kind), &controller),
+            "{size}"
+        );
+        azure.assert_clean();
+    }
+}
+
+/// Images of galleries that are shared with the account, or with everybody.
+#[tokio::test]
+async fn shared_images_are_named_as_what_they_are() {
+    for (image, key) in [
+        (
+            "/SharedGalleries/x/images/base/versions/1.2.3",
+            "sharedGalleryImageId",
+        ),
+        (
+            "/CommunityGalleries/aicert-0123/images/base/versions/0.1.0",
+            "communityGalleryImageId",
+        ),
+    ] {
+        let Some(azure) = Azure::start(Settings::default()) else {
+            return;
+        };
+        let mut spec = machine();
+        spec.machine.image = image.into();
+        let provider = AzureProvider::new(config(&azure).with_machine(spec)).unwrap();
+        provider.provision(request("a")).await.unwrap();
+        let vm = body(&azure.seen(), "VirtualMachines_CreateOrUpdate");
+        assert_eq!(
+            vm["properties"]["storageProfile"]["imageReference"],
+            json!({ key: image })
+        );
+        azure.assert_clean();
+    }
 }
 
 #[tokio::test]
