@@ -198,6 +198,8 @@ pub enum ProblemCode {
     Occupied,
     /// Not now: the job is not that far, or further (409).
     WrongState,
+    /// The certificates of the attestation key do not reach a root: nobody could verify what this machine proves (409).
+    IncompleteChain,
     /// Too much was sent (413).
     TooLarge,
     /// The range lies outside of what there is (416).

@@ -11,6 +11,8 @@ pub struct ServerConfig {
     pub state: PathBuf,
     /// What others may ask for at most.
     pub limits: Limits,
+    /// For people: which certificate is missing of the chain of the attestation key, and where it was looked for.
+    pub missing_issuer: Option<String>,
 }
 
 impl ServerConfig {
@@ -19,6 +21,7 @@ impl ServerConfig {
         Self {
             state: state.as_ref().to_owned(),
             limits: Limits::default(),
+            missing_issuer: None,
         }
     }
 
@@ -32,6 +35,14 @@ impl ServerConfig {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Says why the chain of the attestation key is not complete. Whether it is, the server sees itself: this is what it tells those
+    /// who submit a job, and can do something about it.
+    #[must_use]
+    pub fn with_missing_issuer(mut self, missing: impl Into<String>) -> Self {
+        self.missing_issuer = Some(missing.into());
         self
     }
 }

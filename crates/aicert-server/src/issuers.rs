@@ -1,7 +1,8 @@
 //! The certificates above that of the attestation key, which clouds do not put into the TPM.
 //!
-//! Nobody believes them here, and a machine whose chain cannot be completed serves all the same: verifiers judge the chain, and may
-//! have what it lacks. A certificate is taken if it is the issuer of the one below it by name and signature, wherever it came
+//! Nobody believes them here: verifiers judge the chain. But a machine whose chain cannot be completed takes no job: which platform
+//! it is of follows from the root, and a proof that has it wrong can never be verified, whatever else a verifier has. Such a machine
+//! serves all the same, and tells whoever submits a job what is missing. A certificate is taken if it is the issuer of the one below it by name and signature, wherever it came
 //! from; so what a machine in the middle or a wrong server can do is to withhold it.
 
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const HOPS: usize = 4;
 /// How often the places of one certificate are tried.
 const ROUNDS: usize = 2;
 
-/// How long all of it may take: the machine is of use without.
+/// How long all of it may take: whoever waits for the machine should hear from itself what is missing.
 const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Gets what is at a place.

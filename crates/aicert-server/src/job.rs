@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aicert_core::api::{JobState, JobStatus, Problem, ProblemCode};
+use aicert_core::certificate::PlatformKind;
 use aicert_core::digest::{FileDigest, Nonce};
 use aicert_core::pipeline::{Backends, LOG_FILE, OUTPUTS_DIRECTORY};
 use aicert_core::runtime::JobId;
@@ -72,6 +73,10 @@ impl Jobs {
                 (false, _) => Err(occupied(job, "")),
             };
         }
+        let platform = app
+            .platform
+            .clone()
+            .map_err(|missing| incomplete_chain(&missing))?;
         require_fresh(app.backends.tpm.as_ref()).await?;
         let folder = app.jobs_folder().join(id.as_str());
         let kinds: Vec<_> = app
@@ -102,7 +107,11 @@ impl Jobs {
             folder,
             known_hosts: app.config.known_hosts(),
             events: Arc::new(Events::new(limits.events, limits.event_bytes)),
-            phase: Mutex::new(Phase::Receiving(Plan { spec, nonce })),
+            phase: Mutex::new(Phase::Receiving(Plan {
+                spec,
+                nonce,
+                platform,
+            })),
             state: watch::Sender::new(JobState::Receiving),
             cancel: CancellationToken::new(),
         });
@@ -137,11 +146,24 @@ fn occupied(job: &Job, more: &str) -> Refusal {
     .advice("use another machine")
 }
 
+/// A proof says what the chain of the key ends in, and has no more of the chain than the machine.
+fn incomplete_chain(missing: &str) -> Refusal {
+    Refusal::new(
+        ProblemCode::IncompleteChain,
+        format!("no job can be certified here: the chain of the attestation key lacks {missing}"),
+    )
+    .advice(
+        "name a file with the missing certificate, in PEM or DER, in `issuers` of the configuration's machine, and use another machine; \
+         a place that did not answer may do so when the next machine starts",
+    )
+}
+
 /// What is known until the job starts.
 #[derive(Debug)]
 struct Plan {
     spec: JobSpec,
     nonce: Nonce,
+    platform: PlatformKind,
 }
 
 #[derive(Debug)]
@@ -436,6 +458,7 @@ mod tests {
     /// A job that waits for nothing, and has not begun.
     fn job() -> Job {
         let plan = Plan {
+            platform: PlatformKind::LocalCa,
             spec: JobSpec::from_yaml(CONFIG, Path::new("/"), &|_| None).unwrap(),
             nonce: Nonce::from_bytes([7; 32]),
         };

@@ -182,7 +182,7 @@ fn run(serve: Serve) -> ExitCode {
 
 async fn serve_until_the_end(serve: Serve) -> Result<Ended, Box<dyn std::error::Error>> {
     let document = provisioning::read(&serve.provisioning)?;
-    let tpm = complete_chain(&serve, &document, open_tpm(&serve, &document).await?).await?;
+    let (tpm, missing) = complete_chain(&serve, &document, open_tpm(&serve, &document).await?).await?;
     let docker = serve
         .python_image
         .into_iter()
@@ -191,7 +191,8 @@ async fn serve_until_the_end(serve: Serve) -> Result<Ended, Box<dyn std::error::
         })
         .with_host(format!("unix://{}", serve.docker.display()))
         .with_start_limit(ENGINE_START_LIMIT);
-    let config = ServerConfig::new(&serve.state);
+    let mut config = ServerConfig::new(&serve.state);
+    config.missing_issuer = missing;
     let git = GitConfig {
         known_hosts: vec![config.known_hosts()],
         ..GitConfig::default()
@@ -238,15 +239,15 @@ async fn open_tpm(
 }
 
 /// Adds to the certificate of an attestation key that is in the TPM's memory those above it: what the machine was told, and what has to
-/// be fetched. If some are missing, so they are in what the machine hands out, and whoever verifies that may have them.
+/// be fetched. If some are missing, says which: the machine can be attested by whoever has them, and takes no job.
 async fn complete_chain(
     serve: &Serve,
     document: &Provisioning,
     tpm: Arc<dyn TpmBackend>,
-) -> Result<Arc<dyn TpmBackend>, Box<dyn std::error::Error>> {
+) -> Result<(Arc<dyn TpmBackend>, Option<String>), Box<dyn std::error::Error>> {
     let Some(key) = tpm.attestation_key().await? else {
         // Its quotes are documents, which bring theirs.
-        return Ok(tpm);
+        return Ok((tpm, None));
     };
     let mut known = key.certificate_chain;
     known.extend(document.issuers.iter().map(|issuer| issuer.0.clone()));
@@ -256,20 +257,22 @@ async fn complete_chain(
         .fold(IssuerHosts::of_clouds(), |hosts, host| hosts.with(host));
     let followed = follow(&known, &hosts, &fetch::Http::new()).await;
     let (certificates, fetched) = (followed.chain.len(), followed.fetched);
-    match followed.missing {
+    match &followed.missing {
         None => tracing::info!(
             certificates,
             fetched,
             "the chain of the attestation key is complete"
         ),
-        Some(missing) => tracing::warn!(
+        Some(missing) => tracing::error!(
             certificates,
             fetched,
             missing,
-            "the chain of the attestation key is not complete: whoever attests this machine needs the rest of it"
+            "the chain of the attestation key is not complete, and this machine takes no job: nobody could verify its proof. Name the \
+             missing certificate in `issuers` of the configuration's machine"
         ),
     }
-    Ok(Arc::new(WithChain::new(tpm, followed.chain)))
+    let tpm = Arc::new(WithChain::new(tpm, followed.chain));
+    Ok((tpm, followed.missing))
 }
 
 fn stop_on_signals(stop: Stop) -> std::io::Result<()> {

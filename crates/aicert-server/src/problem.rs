@@ -65,7 +65,9 @@ pub(crate) fn status(code: ProblemCode) -> StatusCode {
         ProblemCode::Unauthorized => StatusCode::UNAUTHORIZED,
         ProblemCode::BadRequest => StatusCode::BAD_REQUEST,
         ProblemCode::NotFound => StatusCode::NOT_FOUND,
-        ProblemCode::Occupied | ProblemCode::WrongState => StatusCode::CONFLICT,
+        ProblemCode::Occupied | ProblemCode::WrongState | ProblemCode::IncompleteChain => {
+            StatusCode::CONFLICT
+        }
         ProblemCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ProblemCode::Range => StatusCode::RANGE_NOT_SATISFIABLE,
         ProblemCode::Busy => StatusCode::TOO_MANY_REQUESTS,

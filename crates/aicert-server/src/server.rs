@@ -10,6 +10,7 @@ use aicert_core::certificate::PlatformKind;
 use aicert_core::digest::TlsKeyDigest;
 use aicert_core::pipeline::Backends;
 use aicert_core::tpm::{TpmBackend, TpmError};
+use aicert_verify::chain::{is_issued_by, issuer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -104,8 +105,8 @@ pub(crate) struct App {
     pub(crate) config: ServerConfig,
     pub(crate) provisioning: Provisioning,
     pub(crate) backends: Backends,
-    /// What the chain of the attestation key ends in.
-    pub(crate) platform: PlatformKind,
+    /// What the chain of the attestation key ends in; where it ends in nothing, what is missing.
+    pub(crate) platform: Result<PlatformKind, String>,
     pub(crate) tls_key: TlsKeyDigest,
     pub(crate) jobs: Jobs,
     pub(crate) activity: Activity,
@@ -141,18 +142,21 @@ impl App {
 }
 
 /// What vouches for a TPM: what its certificates say, or, where it makes documents with certificates of their own, AWS, unless
-/// the TPM itself says that it is a simulation.
-async fn platform(tpm: &dyn TpmBackend) -> Result<PlatformKind, TpmError> {
+/// the TPM itself says that it is a simulation. When its certificates end before a root: which one is missing. The platform
+/// follows from the root, and a proof that guesses it can never be verified.
+async fn platform(tpm: &dyn TpmBackend) -> Result<Result<PlatformKind, String>, TpmError> {
     let key = tpm.attestation_key().await?;
     Ok(match (key, tpm.capabilities()) {
-        (Some(key), _) => key
-            .certificate_chain
-            .last()
-            .map_or(PlatformKind::LocalCa, |root| {
-                aicert_verify::platform_of_root(root)
-            }),
-        (None, capabilities) if capabilities.simulated => PlatformKind::LocalCa,
-        (None, _) => PlatformKind::AwsNitroTpm,
+        (Some(key), _) => match &key.certificate_chain[..] {
+            [_, .., root] if is_issued_by(root, root) => Ok(aicert_verify::platform_of_root(root)),
+            [] => Err("the certificate of the key itself".into()),
+            [.., last] => {
+                let name = issuer(last).unwrap_or_else(|| "no certificate that can be read".into());
+                Err(format!("the certificate of {name:?}"))
+            }
+        },
+        (None, capabilities) if capabilities.simulated => Ok(PlatformKind::LocalCa),
+        (None, _) => Ok(PlatformKind::AwsNitroTpm),
     })
 }
 
@@ -175,7 +179,9 @@ impl Server {
         backends: Backends,
     ) -> Result<Self, StartError> {
         state::prepare(&config.state, backends.runtime.as_ref()).await?;
-        let platform = platform(backends.tpm.as_ref()).await?;
+        let platform = platform(backends.tpm.as_ref())
+            .await?
+            .map_err(|missing| config.missing_issuer.clone().unwrap_or(missing));
         let identity = Identity::generate()?;
         let app = App {
             config,

@@ -6,7 +6,7 @@ mod common;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use aicert_core::api::Attestation;
+use aicert_core::api::{Attestation, Problem, ProblemCode};
 use aicert_core::certificate::Base64;
 use aicert_core::digest::Nonce;
 use aicert_core::time::Timestamp;
@@ -54,6 +54,10 @@ impl World {
                     }
                     None => b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
                 };
+                // Whoever believes that the connection stays would send the next request into its end.
+                let end = answer.windows(2).position(|two| two == b"\r\n").unwrap();
+                let (status, rest) = answer.split_at(end);
+                let answer = [status, b"\r\nConnection: close", rest].concat();
                 let _ = stream.write_all(&answer).await;
             }
         });
@@ -95,6 +99,32 @@ impl World {
     }
 }
 
+/// What the machine says when it is sent a job.
+async fn submit(server: &Process) -> (u16, String) {
+    let job = common::submission("job-1", &common::config("pass", ""));
+    server.owner.post("/v1/jobs", &job).await
+}
+
+/// That it takes none, with words about what is missing that fit into what clients show.
+async fn assert_takes_no_job(server: &Process, words: &str) {
+    let (status, body) = submit(server).await;
+    let problem: Problem = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (status, problem.code),
+        (409, ProblemCode::IncompleteChain),
+        "{body}"
+    );
+    let advice = problem.advice.unwrap();
+    for part in ["lacks the certificate of \"CN=intermediate,", words] {
+        assert!(problem.message.contains(part), "{}", problem.message);
+    }
+    assert!(advice.contains("`issuers`"), "{advice}");
+    assert!(problem.message.len() < 300 && advice.len() < 300, "{body}");
+    // It is not the submission that is at fault, and nothing is left of it.
+    let (status, _) = server.owner.get("/v1/jobs/job-1").await;
+    assert_eq!(status, 404);
+}
+
 async fn attest(server: &Process) -> (Attestation, Nonce) {
     let nonce = Nonce::from_bytes([7; 32]);
     let (status, body) = server.owner.get(&format!("/v1/attestation?nonce={nonce}")).await;
@@ -124,6 +154,8 @@ async fn the_chain_is_completed_and_verified() {
                 server.log
             );
             assert!(server.log.contains("\"fetched\":2"), "{}", server.log);
+            let (status, body) = submit(&server).await;
+            assert_eq!(status, 201, "{body}");
             server.kill().await;
         }
     }
@@ -148,13 +180,40 @@ async fn what_the_machine_is_told_need_not_be_fetched() {
         assert_eq!(attestation.attestation_key.certificate_chain.len(), 3);
         verify_attestation(&attestation, &attestation.tls_key, &nonce, &world.options()).unwrap();
         assert!(server.log.contains("\"fetched\":0"), "{}", server.log);
+        let (status, body) = submit(&server).await;
+        assert_eq!(status, 201, "{body}");
         server.kill().await;
     }
 }
 
-/// Whatever the other side answers, the machine serves, says what is missing, and a verifier who has that is content.
+/// Keys of Azure's "Global Virtual TPM CA" say nothing of where their issuer's certificate is.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_that_cannot_be_completed_is_said_and_handed_out() {
+async fn a_machine_whose_key_says_nothing_of_its_issuer_must_be_told() {
+    if skip_without(&["swtpm"]) {
+        return;
+    }
+    let mut world = World::honest().await;
+    world.profile = CertificateProfile::attestation_key("key");
+    for machine in world.machines(CloudTpm::Azure, &[]).await {
+        let server = machine.start().await;
+        assert_takes_no_job(&server, "does not say where it can be fetched").await;
+        server.kill().await;
+    }
+    // The intermediate, which the user names, says where the root is.
+    let intermediate = world.ca.intermediate().certificate().to_vec();
+    for machine in world.machines(CloudTpm::Azure, &[&intermediate]).await {
+        let server = machine.start().await;
+        assert!(server.log.contains("\"fetched\":1"), "{}", server.log);
+        let (status, body) = submit(&server).await;
+        assert_eq!(status, 201, "{body}");
+        server.kill().await;
+    }
+}
+
+/// Whatever the other side answers, the machine serves, says what is missing, and a verifier who has that is content with the machine. A
+/// job would end in a proof that has the wrong platform, which nobody could verify: so it takes none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_cannot_be_completed_is_said_and_handed_out_and_no_job_is_taken() {
     if skip_without(&["swtpm"]) {
         return;
     }
@@ -202,6 +261,7 @@ async fn a_chain_that_cannot_be_completed_is_said_and_handed_out() {
             pool.add(world.ca.intermediate().certificate()).unwrap();
             pool.add(world.ca.root().certificate()).unwrap();
             verify(&world.options().with_intermediates(pool)).unwrap();
+            assert_takes_no_job(&server, words).await;
             server.kill().await;
         }
     }

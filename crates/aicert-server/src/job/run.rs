@@ -39,7 +39,7 @@ pub(super) async fn run(job: Arc<Job>, app: Arc<App>, plan: Plan) {
         id: job.id.clone(),
         workspace: job.workspace(),
         nonce: plan.nonce,
-        platform_kind: app.platform,
+        platform_kind: plan.platform,
         provider: app.provisioning.provider.clone(),
         instance_type: app.provisioning.instance_type.clone(),
         region: app.provisioning.region.clone(),

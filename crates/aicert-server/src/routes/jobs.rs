@@ -26,7 +26,7 @@ use crate::server::Ended;
         (status = 200, description = "It was accepted before", body = JobStatus),
         (status = 400, description = "This is no submission", body = Problem, content_type = "application/problem+json"),
         NotTheOwner,
-        (status = 409, description = "The machine has had its job", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The machine has had its job, or can certify none", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "It is too large", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The configuration cannot be used here; the machine can still have its job", body = Problem, content_type = "application/problem+json"),
         (status = 507, description = "Storage is full", body = Problem, content_type = "application/problem+json"),

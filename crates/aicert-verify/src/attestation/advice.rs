@@ -45,7 +45,8 @@ fn chain(fault: &ChainFault) -> &'static str {
             "send nothing; check the clock of this computer, or start another machine"
         }
         ChainFault::IssuerMissing { .. } => {
-            "send nothing; give the missing certificate to whatever provisions the machine"
+            "send nothing; name a file with the missing certificate, in PEM or DER, in `issuers` of the configuration's machine, and start another: \
+             the console of this one says where it looked for it"
         }
         _ => "send nothing: nobody whom you trust vouches for the TPM of this machine",
     }

@@ -211,6 +211,22 @@ fn a_key_that_nobody_vouches_for_is_refused() {
         Cause::Chain(ChainFault::UnknownRoot { .. }),
         "Other Root"
     );
+    // As a machine hands it out that could not fetch the rest: it says where a user gives it.
+    let incomplete = Recipe {
+        chain: vec![Cert::leaf("ak", "Test CA").der()],
+        ..unused()
+    };
+    let incomplete = attest(&answer(&incomplete));
+    let advice = incomplete.as_ref().unwrap_err().failures()[0].advice();
+    assert!(
+        advice.contains("in `issuers` of the configuration's machine"),
+        "{advice}"
+    );
+    refused!(
+        incomplete,
+        Cause::Chain(ChainFault::IssuerMissing { .. }),
+        "was issued by \"CN=Test CA\", which is not in the chain"
+    );
     let expired = Recipe {
         chain: vec![
             Cert {
