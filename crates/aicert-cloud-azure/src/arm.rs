@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use aicert_core::progress::Progress;
 use azure_core::auth::{AccessToken, TokenCredential};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -22,12 +23,14 @@ use crate::credential::Credential;
 use crate::error::Failure;
 use crate::refusal::{Detail, Refusal};
 use crate::transport::{Http, Reply, Transport};
+use crate::waits::Waits;
 
 /// A subscription, as Resource Manager shows it.
 #[derive(Clone)]
 pub(crate) struct Arm {
     pub(crate) subscription: String,
     pub(crate) patience: Patience,
+    pub(crate) waits: Waits,
     pub(crate) compute: azure_mgmt_compute::Client,
     pub(crate) http: Http,
     endpoint: Url,
@@ -132,12 +135,21 @@ impl Arm {
         Ok(Self {
             subscription,
             patience: config.patience,
+            waits: Waits::new(config.patience.request),
             compute,
             http,
             endpoint,
             transport,
             asked_for: Arc::default(),
         })
+    }
+
+    /// The same, telling somebody when a request is tried again and again.
+    pub(crate) fn telling(&self, progress: &Progress) -> Self {
+        Self {
+            waits: Waits::telling(self.patience.request, progress),
+            ..self.clone()
+        }
     }
 
     /// Waits until no request of this process is on its way that changes something.
@@ -178,14 +190,12 @@ impl Arm {
         if !body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        self.patience
-            .request
-            .retry(|| {
+        self.waits
+            .retry(format!("{method} {}", url.path()), || {
                 self.transport
                     .send(method.clone(), url, headers.clone(), body.clone())
             })
             .await
-            .map_err(Failure::waiting(format!("{method} {}", url.path())))
     }
 
     /// Sends a request of the generated client, through errors that pass. Its own way of waiting sends a `PUT` again at
@@ -195,9 +205,8 @@ impl Arm {
         what: &str,
         call: impl Fn() -> BoxFuture<'static, azure_core::Result<R>>,
     ) -> Result<Reply, Failure> {
-        self.patience
-            .request
-            .retry(|| async {
+        self.waits
+            .retry(what, || async {
                 let (status, headers, body) = call().await?.into().deconstruct();
                 let body = body.collect().await?;
                 let headers = headers
@@ -216,7 +225,6 @@ impl Arm {
                 })
             })
             .await
-            .map_err(Failure::waiting(what))
     }
 
     /// Everything of a list, page by page.

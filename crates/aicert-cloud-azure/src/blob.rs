@@ -11,10 +11,9 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use aicert_cloud_common::Pace;
-
 use crate::error::Failure;
 use crate::transport::{Http, Reply, checked};
+use crate::waits::Waits;
 
 /// How much one request may carry.
 pub(crate) const PIECE: u64 = 4 << 20;
@@ -28,14 +27,14 @@ const RANGES: usize = 10_000_000;
 #[derive(Debug, Clone)]
 pub(crate) struct PageBlob {
     http: Http,
-    pace: Pace,
+    waits: Waits,
     /// Whoever has it may write.
     address: Secret,
 }
 
 impl PageBlob {
-    pub(crate) fn new(http: Http, pace: Pace, address: Secret) -> Self {
-        Self { http, pace, address }
+    pub(crate) fn new(http: Http, waits: Waits, address: Secret) -> Self {
+        Self { http, waits, address }
     }
 
     /// Writes pages. What arrived is compared: the service refuses bytes that do not match their MD5, and says which it got.
@@ -121,8 +120,8 @@ impl PageBlob {
                 HeaderValue::from_str(value).map_err(|_| unusable())?,
             );
         }
-        self.pace
-            .retry(|| async {
+        self.waits
+            .retry(request.clone(), || async {
                 let reply = self
                     .http
                     .send(method.clone(), &url, map.clone(), body.clone())
@@ -130,7 +129,6 @@ impl PageBlob {
                 checked(request.clone(), reply)
             })
             .await
-            .map_err(Failure::waiting(request.clone()))
     }
 }
 

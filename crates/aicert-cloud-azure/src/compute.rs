@@ -301,9 +301,8 @@ pub(crate) async fn console(arm: &Arm, name: &str) -> Result<Vec<u8>, Failure> {
         why: "the address of the console is none".into(),
     })?;
     let reply = arm
-        .patience
-        .request
-        .retry(|| async {
+        .waits
+        .retry("GET the console", || async {
             // The address has what it needs to be let in.
             let reply = arm
                 .http
@@ -311,8 +310,7 @@ pub(crate) async fn console(arm: &Arm, name: &str) -> Result<Vec<u8>, Failure> {
                 .await?;
             checked("GET the console".into(), reply)
         })
-        .await
-        .map_err(Failure::waiting("GET the console"));
+        .await;
     match reply {
         Err(failure) if failure.is_not_found() => Ok(Vec::new()),
         Err(failure) => Err(failure),

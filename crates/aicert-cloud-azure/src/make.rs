@@ -60,6 +60,7 @@ pub(crate) async fn make(
     config: &AzureConfig,
     request: &MachineRequest,
 ) -> Result<MachineRecord, CloudError> {
+    let arm = &arm.telling(&request.progress);
     let spec = config.machine.as_ref().ok_or_else(|| Failure::Unsupported {
         what: "nothing says what machines in Azure are to be like".into(),
         advice: "give the provider a machine to make".into(),

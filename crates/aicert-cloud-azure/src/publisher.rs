@@ -55,9 +55,9 @@ impl AzurePublisher {
         })
     }
 
-    fn shelf<'a>(&'a self, name: &'a str, tags: &'a serde_json::Value) -> Shelf<'a> {
+    fn shelf<'a>(&'a self, arm: &'a Arm, name: &'a str, tags: &'a serde_json::Value) -> Shelf<'a> {
         Shelf {
-            arm: &self.arm,
+            arm,
             group: &self.config.group,
             gallery: &self.config.gallery,
             region: &self.config.region,
@@ -89,8 +89,9 @@ impl AzurePublisher {
         let hash = hex::encode(content.sha256);
         let tags = self.tags(Some(&hash));
         let tag_values = remove::tags_object(tags.clone());
-        let shelf = self.shelf(&request.name, &tag_values);
-        self.require_group().await?;
+        let arm = self.arm.telling(&request.progress);
+        let shelf = self.shelf(&arm, &request.name, &tag_values);
+        self.require_group(&arm).await?;
         shelf.require_gallery().await?;
         let what = format!("the image {}", request.name);
         match shelf.image().await? {
@@ -155,11 +156,11 @@ impl AzurePublisher {
     }
 
     /// The group may be shared with others: it is made where there is none, and never changed.
-    async fn require_group(&self) -> Result<(), Failure> {
+    async fn require_group(&self, arm: &Arm) -> Result<(), Failure> {
         let (group, region) = (&self.config.group, &self.config.region);
-        if remove::find(&self.arm, group).await?.is_none() {
+        if remove::find(arm, group).await?.is_none() {
             let tags = remove::tags_object(self.tags(None));
-            remove::make(&self.arm, group, region, &tags).await?;
+            remove::make(arm, group, region, &tags).await?;
         }
         Ok(())
     }
@@ -217,7 +218,7 @@ impl AzurePublisher {
         request: &ImageRequest,
     ) -> Result<(), Failure> {
         let address = shelf.open_disk().await?;
-        let blob = PageBlob::new(self.arm.http.clone(), self.arm.patience.request, address);
+        let blob = PageBlob::new(shelf.arm.http.clone(), shelf.arm.waits.clone(), address);
         let there = blob.ranges().await?;
         let total = content.vhd.length();
         let done = AtomicU64::new(0);
@@ -265,7 +266,7 @@ impl AzurePublisher {
     async fn remove(&self, name: &str) -> Result<(), Failure> {
         require_name(name)?;
         let tags = serde_json::Value::Null;
-        let shelf = self.shelf(name, &tags);
+        let shelf = self.shelf(&self.arm, name, &tags);
         // Everything is looked at before anything is removed.
         let (image, disk) = (shelf.image().await?, shelf.disk().await?);
         if let Some(image) = &image {

@@ -262,18 +262,9 @@ impl azure_core::HttpClient for Transport {
     ) -> azure_core::Result<azure_core::Response> {
         let failed = |failure: Failure| azure_core::Error::new(azure_core::error::ErrorKind::Other, failure);
         let url = Url::parse(request.url().as_str()).map_err(|error| failed(unsendable(error)))?;
-        let method: Method = request
-            .method()
-            .as_ref()
-            .parse()
-            .map_err(|error| failed(unsendable(error)))?;
-        let headers = headers(
-            request
-                .headers()
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-        )
-        .map_err(failed)?;
+        let headers = request.headers().iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_str()));
+        let (method, headers) = head(request.method().as_ref(), headers).map_err(failed)?;
         let azure_core::Body::Bytes(body) = request.body() else {
             return Err(failed(unsendable("a stream")));
         };
@@ -323,18 +314,9 @@ impl now::HttpClient for Http {
         use azure_core_now::Error;
         use azure_core_now::error::ErrorKind;
         let failed = |failure: Failure| Error::new(ErrorKind::Io, failure);
-        let method: Method = request
-            .method()
-            .as_ref()
-            .parse()
-            .map_err(|error| failed(unsendable(error)))?;
-        let headers = headers(
-            request
-                .headers()
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-        )
-        .map_err(failed)?;
+        let headers = request.headers().iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_str()));
+        let (method, headers) = head(request.method().as_ref(), headers).map_err(failed)?;
         let now::Body::Bytes(body) = request.body() else {
             return Err(failed(unsendable("a stream")));
         };
@@ -356,13 +338,18 @@ impl now::HttpClient for Http {
     }
 }
 
-fn headers<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<HeaderMap, Failure> {
-    pairs
+/// What both generations of `azure_core` have before the body, each in types of its own.
+fn head<'a>(
+    method: &str,
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<(Method, HeaderMap), Failure> {
+    let headers = headers
         .map(|(name, value)| {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(unsendable)?;
             Ok((name, HeaderValue::from_str(value).map_err(unsendable)?))
         })
-        .collect()
+        .collect::<Result<_, Failure>>()?;
+    Ok((method.parse().map_err(unsendable)?, headers))
 }
 
 fn unsendable(why: impl ToString) -> Failure {

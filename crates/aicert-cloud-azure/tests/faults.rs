@@ -8,6 +8,7 @@ use std::time::Instant;
 use aicert_cloud_azure::AzureProvider;
 use aicert_cloud_testing::azure::{Azure, Effect, Fault, SUBSCRIPTION, Settings};
 use aicert_core::cloud::{CloudErrorKind, CloudProvider as _, MachineId};
+use aicert_core::progress::{Progress, ProgressEvent};
 
 use support::{config, patience, provider, request};
 
@@ -294,6 +295,38 @@ async fn retry_after_is_kept_to() {
         "{error}"
     );
     assert!(start.elapsed() < patience().request.limit);
+}
+
+/// What is tried again and again is told, once; what passes at once is not.
+#[tokio::test]
+async fn waiting_is_told() {
+    for (refusals, told) in [(1, 0), (3, 1)] {
+        let Some(azure) = Azure::start(settings()) else {
+            return;
+        };
+        for number in 1..=refusals {
+            for operation in ["ResourceSkus_List", "VirtualMachines_CreateOrUpdate"] {
+                azure.fault(Fault {
+                    operation: Some(operation),
+                    number,
+                    effect: Effect::Refuse {
+                        status: 429,
+                        code: "TooManyRequests",
+                        retry_after: Some(0),
+                    },
+                });
+            }
+        }
+        let (progress, mut events) = Progress::channel(100);
+        let mut asked = request("a");
+        asked.progress = progress;
+        provider(&azure).provision(asked).await.unwrap();
+        let warnings = std::iter::from_fn(|| events.try_recv().ok())
+            .filter(|event| matches!(event, ProgressEvent::Warning { message } if message.contains("TooManyRequests")))
+            .count();
+        assert_eq!(warnings, told, "{refusals}");
+        azure.assert_clean();
+    }
 }
 
 #[tokio::test]
