@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use aicert_cloud_common::{Tags, WaitError};
+use aicert_cloud_common::{Pace, Tags, WaitError};
 use aicert_core::cloud::{MachineId, MachineIdentity, MachineRecord};
 use aicert_core::progress::{Progress, Step};
 use aicert_core::runtime::JobId;
@@ -117,6 +117,45 @@ async fn find(account: &Account, filters: &[Filter]) -> Result<Vec<Machine>, Fai
             return Ok(machines);
         }
     }
+}
+
+/// Whether the machine of a job runs, or will. That it does not is only said of one that is shown to have ended, or that is not
+/// listed for as long as something that is there may remain unlisted: whoever hears it gives up what is on the machine.
+pub(crate) async fn runs(account: &Account, job: &JobId) -> Result<bool, Failure> {
+    let start = Instant::now();
+    let patience = account.config.patience;
+    let Pace {
+        first,
+        longest,
+        limit,
+    } = patience.answer;
+    let looked = Pace::new(first, longest, limit + patience.settle)
+        .until(|| async {
+            let machines = find(account, &group::of(&account.config.owner, Some(job))).await?;
+            if machines.iter().any(Machine::is_running) {
+                return Ok(Some(true));
+            }
+            if !machines.is_empty() {
+                // One that has ended is listed for an hour: that of an earlier run with this job says nothing of this one.
+                let groups = group::list(account, Some(job)).await?;
+                let is_current = |machine: &Machine| {
+                    let mut created = groups.iter().map(|group| group.tags.created);
+                    created.all(|created| created == machine.tags.created)
+                };
+                if machines.iter().any(is_current) {
+                    return Ok(Some(false));
+                }
+            }
+            Ok((start.elapsed() >= patience.settle).then_some(false))
+        })
+        .await;
+    looked.map_err(|error| match error {
+        WaitError::Failed(failure) => failure,
+        WaitError::TooLong { waited } => Failure::TooLong {
+            what: format!("it is not known whether the machine of the job {job} runs"),
+            waited,
+        },
+    })
 }
 
 /// Waits until the machine of a job runs and has an address. `instance` is known when it was this process that has made it.

@@ -79,8 +79,7 @@ impl CloudProvider for AwsProvider {
         let Ok(job) = id.0.parse::<JobId>() else {
             return Ok(false);
         };
-        let machines = instance::list(&self.account, Some(&job)).await?;
-        Ok(machines.iter().any(|machine| machine.is_running()))
+        Ok(instance::runs(&self.account, &job).await?)
     }
 
     async fn destroy(&self, id: &MachineId) -> Result<(), CloudError> {

@@ -399,6 +399,39 @@ async fn machines_that_end_by_themselves_are_told_and_cleaned_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_not_listed_for_a_moment_runs_still() {
+    let Some(scene) = Scene::new().await else { return };
+    let provider = scene.provider();
+    // An earlier one has ended, and is shown for some time.
+    scene.provision("listed").await.unwrap();
+    scene.destroy("listed").await.unwrap();
+    // The tags count seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let machine = scene.provision("listed").await.unwrap();
+    for _ in 0..2 {
+        scene.cloud.unlist_instances(1);
+        assert!(provider.is_running(&machine.id).await.unwrap());
+    }
+    // Never listed again, and not shown to have ended.
+    scene.cloud.unlist_instances(1_000_000);
+    let start = std::time::Instant::now();
+    assert!(!provider.is_running(&machine.id).await.unwrap());
+    assert!(start.elapsed() >= patience().settle);
+    // What is shown to have ended is not waited for.
+    scene.cloud.unlist_instances(0);
+    scene.cloud.take_instances_away().await;
+    let patient = aicert_cloud_aws::Patience {
+        settle: std::time::Duration::from_secs(3600),
+        ..patience()
+    };
+    let patient = aicert_cloud_aws::AwsProvider::new(scene.config().with_patience(patient));
+    assert!(!patient.is_running(&machine.id).await.unwrap());
+    scene.destroy("listed").await.unwrap();
+    assert!(!patient.is_running(&machine.id).await.unwrap());
+    scene.assert_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_and_nobody_known() {
     let Some(cloud) = AwsCloud::start().await else {
         return;

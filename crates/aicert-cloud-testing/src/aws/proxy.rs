@@ -114,6 +114,11 @@ impl AwsCloud {
         lock(&self.shared.world).slow = slow;
     }
 
+    /// Leaves all instances that have not ended out of the next answers that would list them: so many times, each.
+    pub fn unlist_instances(&self, times: u32) {
+        lock(&self.shared.world).unlist_instances(times);
+    }
+
     /// Waits until a request has come to [`Fault::Pause`].
     pub async fn paused(&self) {
         self.shared.paused.notified().await;

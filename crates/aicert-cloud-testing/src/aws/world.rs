@@ -51,6 +51,12 @@ impl World {
         }
     }
 
+    /// Instances that have not ended are left out so many times, though they were listed before.
+    pub(crate) fn unlist_instances(&mut self, times: u32) {
+        let there = self.instances.iter().filter(|(_, instance)| !instance.ended);
+        self.unlisted.extend(there.map(|(id, _)| (id.clone(), times)));
+    }
+
     /// Something that Amazon would refuse and moto would not.
     pub(crate) fn refuses(&mut self, seen: &Seen) -> Option<Refusal> {
         match seen.operation.as_str() {
