@@ -42,16 +42,16 @@ impl Account {
         F: Fn(Clients) -> Fut,
         Fut: Future<Output = Result<T, SdkError<E>>>,
     {
-        self.call_at(self.config.patience.answer, operation, |_| false, send)
+        self.call_at(self.config.patience.answer, operation, |_, _| false, send)
             .await
     }
 
-    /// The same, taking errors of these codes for such as pass.
+    /// The same, taking errors of these codes and messages for such as pass.
     pub(crate) async fn call_at<T, E, F, Fut>(
         &self,
         pace: Pace,
         operation: &'static str,
-        passes: impl Fn(&str) -> bool,
+        passes: impl Fn(&str, &str) -> bool,
         send: F,
     ) -> Result<T, Failure>
     where

@@ -72,8 +72,12 @@ const EXPIRED: [&str; 4] = [
 ];
 
 impl Failure {
-    /// What the SDK says of an operation; `passes` knows more codes of errors that pass.
-    pub(crate) fn of<E>(operation: &'static str, error: &SdkError<E>, passes: impl Fn(&str) -> bool) -> Self
+    /// What the SDK says of an operation; `passes` knows more errors that pass, by their codes and messages.
+    pub(crate) fn of<E>(
+        operation: &'static str,
+        error: &SdkError<E>,
+        passes: impl Fn(&str, &str) -> bool,
+    ) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
@@ -109,8 +113,11 @@ impl Failure {
             .get("retry-after")
             .and_then(|seconds| seconds.parse().ok())
             .map(|seconds: u64| Again::After(Duration::from_secs(seconds.min(300))));
-        let passing = PASSING.contains(&code) || passes(code) || status == 429 || status == 503;
         let message = error.as_service_error().and_then(|error| error.meta().message());
+        let passing = PASSING.contains(&code)
+            || passes(code, message.unwrap_or_default())
+            || status == 429
+            || status == 503;
         Self::Refused {
             operation,
             code: code.into(),

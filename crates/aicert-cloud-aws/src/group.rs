@@ -175,7 +175,7 @@ pub(crate) async fn admit(account: &Account, group: &Group, access: &[Network]) 
         .filter_map(|text| text.parse().ok())
         .collect();
     // Made a moment ago, it may be unknown to whoever answers.
-    let passes = |code: &str| code == "InvalidGroup.NotFound";
+    let passes = |code: &str, _: &str| code == "InvalidGroup.NotFound";
     if !missing.is_empty() {
         let admitted = account
             .call_at(

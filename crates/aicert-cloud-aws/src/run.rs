@@ -194,7 +194,7 @@ async fn run(account: &Account, order: &Order<'_>, group: &Group) -> Result<Opti
     // One group, one machine: at most 64 characters, of which a job has 40 and the id of a group 20.
     let token = format!("{}-{}", group.tags.job, group.id);
     // Made a moment ago, it may be unknown to whoever answers.
-    let passes = |code: &str| code == "InvalidGroup.NotFound";
+    let passes = |code: &str, _: &str| code == "InvalidGroup.NotFound";
     let started = account
         .call_at(
             account.config.patience.answer,

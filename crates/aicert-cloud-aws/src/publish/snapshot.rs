@@ -102,7 +102,11 @@ async fn put(
     let checksum = STANDARD.encode(digest);
     let pace = account.config.patience.answer;
     // A snapshot that was begun a moment ago may be unknown to whoever answers.
-    let passes = |code: &str| code == "ResourceNotFoundException";
+    let passes = |code: &str, message: &str| {
+        code == "ResourceNotFoundException"
+            // EBS has no code of its own for a block of which not all has arrived.
+            || code == "ValidationException" && message.contains("Failed to read block data")
+    };
     let answer = account
         .call_at(pace, "PutSnapshotBlock", passes, |clients| {
             clients
@@ -131,7 +135,7 @@ async fn put(
 async fn note(account: &Account, id: &str, done: usize) -> Result<(), Failure> {
     let tag = Ec2Tag::builder().key(WRITTEN).value(done.to_string()).build();
     // As for blocks.
-    let passes = |code: &str| code == "InvalidSnapshot.NotFound";
+    let passes = |code: &str, _: &str| code == "InvalidSnapshot.NotFound";
     account
         .call_at(account.config.patience.answer, "CreateTags", passes, |clients| {
             clients.ec2.create_tags().resources(id).tags(tag.clone()).send()
@@ -171,7 +175,7 @@ pub(super) async fn complete(account: &Account, blocks: &Blocks, id: &str) -> Re
 }
 
 async fn wait(account: &Account, pace: Pace, id: &str) -> Result<(), Failure> {
-    let passes = |code: &str| code == "InvalidSnapshot.NotFound";
+    let passes = |code: &str, _: &str| code == "InvalidSnapshot.NotFound";
     let waited = pace
         .until(|| async {
             let answer = account

@@ -185,6 +185,7 @@ async fn faults_that_pass_are_waited_for() {
     for fault in [
         Fault::BROKEN,
         Fault::LOST,
+        Fault::Truncate,
         Fault::Refuse {
             status: 400,
             code: "RequestThrottledException",
@@ -205,8 +206,9 @@ async fn faults_that_pass_are_waited_for() {
             "DeregisterImage",
             "DeleteSnapshot",
         ] {
-            // EC2 and EBS have words of their own for it.
+            // EC2 and EBS have words of their own for it, and only blocks are large enough to be cut.
             let fault = match fault {
+                Fault::Truncate if operation != "PutSnapshotBlock" => continue,
                 Fault::Refuse { status: 400, .. } if !operation.contains("SnapshotBlock") => Fault::THROTTLED,
                 fault => fault,
             };

@@ -39,6 +39,13 @@ pub(crate) fn answer(world: &mut World, seen: &Seen, body: &[u8]) -> Answer {
     match seen.operation.as_str() {
         "PutSnapshotBlock" => {
             let digest: [u8; 32] = Sha256::digest(body).into();
+            if seen
+                .get("DataLength")
+                .parse()
+                .is_ok_and(|length: usize| body.len() < length)
+            {
+                return invalid("Failed to read block data");
+            }
             if body.len() != BLOCK || seen.get("DataLength") != BLOCK.to_string() {
                 return invalid("the block has another length");
             }

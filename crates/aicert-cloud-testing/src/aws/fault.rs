@@ -25,6 +25,8 @@ pub enum Fault {
     },
     /// A bit of the body changes on the way.
     Corrupt,
+    /// The second half of the body is lost on the way.
+    Truncate,
 }
 
 /// Which requests a fault befalls.

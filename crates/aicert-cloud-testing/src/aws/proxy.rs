@@ -315,6 +315,10 @@ impl Shared {
                 }
                 self.carry_out(&seen, &head.headers, body.into()).await
             }
+            Some(Fault::Truncate) => {
+                let half = body.slice(..body.len() / 2);
+                self.carry_out(&seen, &head.headers, half).await
+            }
             Some(Fault::Cut { carried_out }) => {
                 if carried_out {
                     self.carry_out(&seen, &head.headers, body).await;
