@@ -219,6 +219,7 @@ fn rule(networks: &[Network]) -> IpPermission {
         .to_port(SERVER_PORT);
     for network in networks {
         let cidr = network.to_string();
+        // Those of IPv6 are only ever removed here.
         rule = if network.address().is_ipv4() {
             rule.ip_ranges(IpRange::builder().cidr_ip(cidr).description(WHO).build())
         } else {

@@ -1,6 +1,7 @@
 //! The network that machines are in.
 
-use aicert_core::cloud::CloudErrorKind;
+use aicert_core::cloud::{CloudErrorKind, Network};
+use aicert_core::progress::{Progress, ProgressEvent};
 use aws_sdk_ec2::types::Filter;
 
 use crate::account::Account;
@@ -12,6 +13,25 @@ pub(crate) struct Place {
     pub(crate) vpc: String,
     /// Without one, EC2 takes a subnet of the default VPC, in a zone that has the kind of machine.
     pub(crate) subnet: Option<String>,
+}
+
+/// Those that can reach a machine at all: the address that is told of it is one of IPv4.
+pub(crate) fn reachable(access: &[Network], progress: &Progress) -> Result<Vec<Network>, Failure> {
+    let (v4, v6): (Vec<Network>, Vec<Network>) =
+        access.iter().partition(|network| network.address().is_ipv4());
+    if v4.is_empty() && !v6.is_empty() {
+        return Err(Failure::unsupported(
+            "only addresses of IPv6 may reach the machine, and machines of EC2 have one of IPv4 here",
+            "name in `access` the address of IPv4 that you come from",
+        ));
+    }
+    if !v6.is_empty() {
+        progress.send(ProgressEvent::Warning {
+            message: "the machine has an address of IPv4 only: those of IPv6 in `access` do not reach it"
+                .into(),
+        });
+    }
+    Ok(v4)
 }
 
 /// The subnet that is named, or the default VPC.

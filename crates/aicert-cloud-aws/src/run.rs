@@ -2,7 +2,7 @@
 
 use aicert_cloud_common::{Tags, provisioning_document};
 use aicert_core::attestation::KeyLocation;
-use aicert_core::cloud::{CloudError, CloudErrorKind, MachineRecord, MachineRequest};
+use aicert_core::cloud::{CloudError, CloudErrorKind, MachineRecord, MachineRequest, Network};
 use aicert_core::progress::{ProgressEvent, Step};
 use aicert_core::spec::AwsMachine;
 use aws_sdk_ec2::types::{
@@ -33,6 +33,7 @@ struct Order<'a> {
     spot: bool,
     image: Found,
     place: Place,
+    access: Vec<Network>,
     user_data: String,
     /// What it is called in reports.
     subject: String,
@@ -142,6 +143,7 @@ async fn prepare<'a>(account: &'a Account, request: &'a MachineRequest) -> Resul
     request
         .progress
         .started(Step::Machine, format!("{subject}, {price}{discount}"));
+    let access = network::reachable(&request.access, &request.progress)?;
     let described = size::require(account, kind, request.gpus).await?;
     request
         .progress
@@ -154,6 +156,7 @@ async fn prepare<'a>(account: &'a Account, request: &'a MachineRequest) -> Resul
         spot,
         image: image::require(account, &machine.image, machine.disk).await?,
         place: network::find(account, subnet.as_deref()).await?,
+        access,
         user_data,
         subject,
     })
@@ -163,7 +166,7 @@ async fn prepare<'a>(account: &'a Account, request: &'a MachineRequest) -> Resul
 async fn take(account: &Account, order: &Order<'_>, id: &str) -> Result<Machine, Failure> {
     let job = &order.request.job;
     for group in group::list(account, Some(job)).await? {
-        group::admit(account, &group, &order.request.access).await?;
+        group::admit(account, &group, &order.access).await?;
     }
     instance::wait(account, job, Some(id), &order.subject, &order.request.progress).await
 }
@@ -177,7 +180,7 @@ async fn make(account: &Account, order: &Order<'_>) -> Result<Machine, Failure> 
     }
     let tags = Tags::new(&account.config.owner, request);
     let group = group::ensure(account, &tags, &order.place.vpc).await?;
-    group::admit(account, &group, &request.access).await?;
+    group::admit(account, &group, &order.access).await?;
     let instance = run(account, order, &group).await?;
     instance::wait(
         account,

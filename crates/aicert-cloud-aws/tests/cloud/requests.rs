@@ -121,7 +121,6 @@ async fn a_machine_is_asked_for_as_it_must_be() {
             ("FromPort", "8443"),
             ("IpProtocol", "tcp"),
             ("IpRanges.1.CidrIp", "203.0.113.7/32"),
-            ("Ipv6Ranges.1.CidrIpv6", "2001:db8::/64"),
             ("ToPort", "8443"),
         ]
     );
@@ -134,7 +133,9 @@ async fn a_machine_is_asked_for_as_it_must_be() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_again_from_elsewhere_is_admitted_and_nobody_else() {
     let Some(scene) = Scene::new().await else { return };
-    scene.provision("moved").await.unwrap();
+    let mut first = request("moved");
+    first.access.push("192.0.2.0/24".parse().unwrap());
+    scene.provider().provision(first).await.unwrap();
     let mut moved = request("moved");
     moved.access = vec!["203.0.113.7".parse().unwrap(), "198.51.100.0/24".parse().unwrap()];
     scene.provider().provision(moved).await.unwrap();
@@ -148,7 +149,7 @@ async fn who_asks_again_from_elsewhere_is_admitted_and_nobody_else() {
     for (network, there) in [
         ("203.0.113.7/32", true),
         ("198.51.100.0/24", true),
-        ("2001:db8::/64", false),
+        ("192.0.2.0/24", false),
     ] {
         assert_eq!(groups.contains(network), there, "{network} in {groups}");
     }
@@ -263,6 +264,11 @@ async fn what_cannot_be_is_refused_before_anything_is_made() {
             CloudErrorKind::Unsupported,
             "nobody",
         ),
+        (
+            Box::new(|_, request| request.access = vec!["2001:db8::/64".parse().unwrap()]),
+            CloudErrorKind::Unsupported,
+            "IPv6",
+        ),
     ];
     for (change, kind, words) in cases {
         // One GiB, as the image has.
@@ -298,6 +304,10 @@ async fn the_price_is_said_before_anything_is_asked() {
         "m7i.xlarge in eu-west-1 (Amazon EC2), less than 1 US dollar an hour"
     );
     let rest: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    assert!(
+        matches!(rest.first(), Some(ProgressEvent::Warning { message }) if message.contains("IPv6")),
+        "{rest:?}"
+    );
     assert!(
         matches!(rest.last(), Some(ProgressEvent::StepFinished { detail, .. }) if detail.starts_with("i-")),
         "{rest:?}"
