@@ -9,7 +9,9 @@ use aicert_cloud_common::{Pace, Tags, WaitError};
 use aicert_core::cloud::{MachineId, MachineIdentity, MachineRecord};
 use aicert_core::progress::{Progress, Step};
 use aicert_core::runtime::JobId;
-use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName};
+use aws_sdk_ec2::types::{Filter, Instance, InstanceAttributeName, InstanceStateName};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::SERVER_PORT;
 use crate::account::Account;
@@ -158,18 +160,59 @@ pub(crate) async fn runs(account: &Account, job: &JobId) -> Result<bool, Failure
     })
 }
 
-/// Waits until the machine of a job runs and has an address. `instance` is known when it was this process that has made it.
+/// The machine of a job, which was made a moment ago, once it is listed.
+pub(crate) async fn listed(account: &Account, job: &JobId) -> Result<String, Failure> {
+    let pace = account.config.patience.listing();
+    let listed = pace
+        .until(|| async {
+            let machines = list(account, Some(job)).await?;
+            Ok(machines.into_iter().find(Machine::is_running))
+        })
+        .await;
+    match listed {
+        Ok(machine) => Ok(machine.id),
+        Err(WaitError::Failed(failure)) => Err(failure),
+        Err(WaitError::TooLong { waited }) => Err(Failure::TooLong {
+            what: format!("another attempt at the job {job} has made a machine, which is not listed"),
+            waited,
+        }),
+    }
+}
+
+/// What a machine was told before it booted.
+pub(crate) async fn user_data(account: &Account, instance: &str) -> Result<Vec<u8>, Failure> {
+    // Made a moment ago, it may be unknown to whoever answers.
+    let passes = |code: &str, _: &str| code == "InvalidInstanceID.NotFound";
+    let answer = account
+        .call_at(
+            account.config.patience.listing(),
+            "DescribeInstanceAttribute",
+            passes,
+            |clients| {
+                let request = clients.ec2.describe_instance_attribute().instance_id(instance);
+                request.attribute(InstanceAttributeName::UserData).send()
+            },
+        )
+        .await?;
+    let told = answer
+        .user_data()
+        .and_then(|told| told.value())
+        .unwrap_or_default();
+    Ok(STANDARD.decode(told.trim()).unwrap_or_default())
+}
+
+/// Waits until the machine of a job runs and has an address.
 pub(crate) async fn wait(
     account: &Account,
     job: &JobId,
-    instance: Option<&str>,
+    instance: &str,
     subject: &str,
     progress: &Progress,
 ) -> Result<Machine, Failure> {
     let start = Instant::now();
     // Those that have ended, too: they say why.
     let mut filters = group::of(&account.config.owner, Some(job));
-    filters.extend(instance.map(|id| filter("instance-id", [id])));
+    filters.push(filter("instance-id", [instance]));
     let seen = Mutex::new("not listed yet".to_owned());
     let note = |state: String| {
         let subject = format!("{subject}: {state}");
@@ -182,19 +225,13 @@ pub(crate) async fn wait(
         .start
         .until(|| async {
             let machines = find(account, &filters).await?;
-            let machine = machines
-                .iter()
-                .find(|machine| machine.is_running())
-                .or(machines.first());
-            let Some(machine) = machine else {
+            let Some(machine) = machines.first() else {
                 return Ok(None);
             };
             match machine.state {
                 InstanceStateName::Running if machine.address.is_some() => return Ok(Some(machine.clone())),
                 InstanceStateName::Running => note(format!("{} runs, without a public address", machine.id)),
                 InstanceStateName::Pending => note(format!("{} is pending", machine.id)),
-                // Of an earlier run with this job, while that of this one is not listed yet.
-                _ if instance.is_none() => {}
                 _ => return Err(error::ended(&machine.id, &machine.why.0, &machine.why.1)),
             }
             Ok(None)

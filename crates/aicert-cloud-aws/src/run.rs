@@ -56,23 +56,21 @@ pub(crate) async fn provision(
         )
         .with_advice("destroy it first, or name the job otherwise"));
     }
-    let made = match there.first() {
-        // Made by this call's predecessor, which somebody may use: never removed from here.
-        Some(machine) => {
-            return Ok(take(account, &order, &machine.id)
-                .await?
-                .record(&account.config.region));
-        }
-        None => make(account, &order).await,
+    let machine = match there.first() {
+        Some(machine) => take(account, &order, &machine.id).await?,
+        None => match make(account, &order).await {
+            Ok(Some(machine)) => machine,
+            // Another attempt at this job has made one since.
+            Ok(None) => {
+                let instance = instance::listed(account, &request.job).await?;
+                take(account, &order, &instance).await?
+            }
+            Err(cause) => return Err(roll_back(account, request, cause).await.into()),
+        },
     };
-    match made {
-        Ok(machine) => {
-            let detail = format!("{} in {}", machine.id, account.config.region);
-            request.progress.finished(Step::Machine, &order.subject, detail);
-            Ok(machine.record(&account.config.region))
-        }
-        Err(cause) => Err(roll_back(account, request, cause).await.into()),
-    }
+    let detail = format!("{} in {}", machine.id, account.config.region);
+    request.progress.finished(Step::Machine, &order.subject, detail);
+    Ok(machine.record(&account.config.region))
 }
 
 /// Looks at all that was asked for, before anything is made.
@@ -162,16 +160,27 @@ async fn prepare<'a>(account: &'a Account, request: &'a MachineRequest) -> Resul
     })
 }
 
-/// Takes the machine that there is: admits those who ask now.
+/// Takes the machine that there is, and admits those who ask now. Somebody may use it: it is never removed from here, and if it
+/// serves somebody else, nothing is changed about it.
 async fn take(account: &Account, order: &Order<'_>, id: &str) -> Result<Machine, Failure> {
     let job = &order.request.job;
+    if instance::user_data(account, id).await? != order.user_data.as_bytes() {
+        return Err(Failure::told(
+            CloudErrorKind::Failed,
+            format!(
+                "the job {job} has a machine already, {id}, which serves somebody else, or was configured otherwise"
+            ),
+            "destroy that one first (`aicert machines destroy`), or name the job otherwise",
+        ));
+    }
     for group in group::list(account, Some(job)).await? {
         group::admit(account, &group, &order.access).await?;
     }
-    instance::wait(account, job, Some(id), &order.subject, &order.request.progress).await
+    instance::wait(account, job, id, &order.subject, &order.request.progress).await
 }
 
-async fn make(account: &Account, order: &Order<'_>) -> Result<Machine, Failure> {
+/// Makes the machine, unless another attempt at this job has made one with other orders.
+async fn make(account: &Account, order: &Order<'_>) -> Result<Option<Machine>, Failure> {
     let request = order.request;
     if request.access.is_empty() {
         request.progress.send(ProgressEvent::Warning {
@@ -180,19 +189,22 @@ async fn make(account: &Account, order: &Order<'_>) -> Result<Machine, Failure> 
     }
     let tags = Tags::new(&account.config.owner, request);
     let group = group::ensure(account, &tags, &order.place.vpc).await?;
+    let Some(instance) = run(account, order, &group).await? else {
+        return Ok(None);
+    };
+    // Not before it is known that the group has no machine that admits others.
     group::admit(account, &group, &order.access).await?;
-    let instance = run(account, order, &group).await?;
-    instance::wait(
+    let machine = instance::wait(
         account,
         &request.job,
-        instance.as_deref(),
+        &instance,
         &order.subject,
         &request.progress,
-    )
-    .await
+    );
+    machine.await.map(Some)
 }
 
-/// Starts it. Returns its id, unless another request has started it already.
+/// Starts it. Returns its id, unless another request with other orders has started one already.
 async fn run(account: &Account, order: &Order<'_>, group: &Group) -> Result<Option<String>, Failure> {
     // One group, one machine: at most 64 characters, of which a job has 40 and the id of a group 20.
     let token = format!("{}-{}", group.tags.job, group.id);
@@ -235,7 +247,6 @@ async fn run(account: &Account, order: &Order<'_>, group: &Group) -> Result<Opti
             .first()
             .and_then(|instance| instance.instance_id())
             .map(str::to_owned)),
-        // This group has its machine, from a request with other orders: it is found by its tags.
         Err(failure) if failure.code() == "IdempotentParameterMismatch" => Ok(None),
         Err(failure) => Err(failure),
     }

@@ -1,7 +1,10 @@
 //! Amazon's faults, one at a time and together: nothing is left, and nothing is made twice.
 
 use aicert_cloud_testing::aws::{AwsCloud, Fault, Slow, When};
-use aicert_core::cloud::{CloudErrorKind, CloudProvider as _, MachineId, MachineIdentity};
+use aicert_core::cloud::{
+    CloudError, CloudErrorKind, CloudProvider as _, MachineId, MachineIdentity, MachineRequest,
+};
+use aicert_core::digest::ClientDigest;
 
 use crate::scene::{Scene, config, impatience, patience, request};
 
@@ -13,8 +16,8 @@ const MAKING: [&str; 8] = [
     "DescribeSubnets",
     "DescribeInstances",
     "CreateSecurityGroup",
-    "AuthorizeSecurityGroupIngress",
     "RunInstances",
+    "AuthorizeSecurityGroupIngress",
 ];
 const ENDING: [&str; 4] = [
     "DescribeInstances",
@@ -341,6 +344,64 @@ async fn a_job_has_one_machine() {
     for job in ["same", "twice"] {
         scene.destroy(job).await.unwrap();
     }
+    scene.assert_nothing_left().await;
+}
+
+/// An attempt at the same job by somebody with another key.
+fn other_client(job: &str) -> MachineRequest {
+    let mut other = request(job);
+    other.client = Some(ClientDigest::from_bytes([8; 32]));
+    other.access = vec!["198.51.100.0/24".parse().unwrap()];
+    other
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_serves_another_client_is_left_alone() {
+    let Some(scene) = Scene::new().await else { return };
+    let refused = |error: CloudError| {
+        assert!(error.message().contains("serves somebody else"), "{error}");
+        assert!(error.advice().unwrap().contains("aicert machines destroy"));
+    };
+    let provider = scene.provider();
+    let first = scene.provision("served").await.unwrap();
+    refused(provider.provision(other_client("served")).await.unwrap_err());
+    assert!(scene.cloud.requests_for("RevokeSecurityGroupIngress").is_empty());
+    assert_eq!(scene.cloud.requests_for("AuthorizeSecurityGroupIngress").len(), 1);
+    // Whoever was there first may come again, through whatever passes.
+    for fault in [
+        Fault::THROTTLED,
+        Fault::LOST,
+        Fault::Refuse {
+            status: 400,
+            code: "InvalidInstanceID.NotFound",
+            retry_after: None,
+        },
+    ] {
+        scene
+            .cloud
+            .inject(When::Operation("DescribeInstanceAttribute", 1), fault);
+        assert_eq!(scene.provision("served").await.unwrap(), first);
+    }
+    scene.destroy("served").await.unwrap();
+
+    // It has just been made, and is not listed yet.
+    scene.cloud.slow(Slow {
+        listing: 2,
+        ..Slow::default()
+    });
+    scene.cloud.inject(
+        When::Operation("RunInstances", 1),
+        Fault::Pause { carried_out: true },
+    );
+    tokio::select! {
+        _ = provider.provision(request("new")) => panic!("it was paused"),
+        () = scene.cloud.paused() => {}
+    }
+    refused(provider.provision(other_client("new")).await.unwrap_err());
+    assert_eq!(scene.cloud.requests_for("AuthorizeSecurityGroupIngress").len(), 1);
+    scene.provision("new").await.unwrap();
+    assert_eq!(scene.cloud.instances_made(), 2);
+    scene.destroy("new").await.unwrap();
     scene.assert_nothing_left().await;
 }
 
