@@ -167,7 +167,17 @@ fn quotes_of_azure_hold_while_their_certificates_are_valid() {
         ("azure-trusted-launch-expired", "2024-06-01T00:00:00Z", ""),
     ] {
         let Some(folder) = vectors(name) else { return };
-        let of = |more: &[&'static str]| quote("azure-trusted-launch", "quote.sig.tpmt", more);
+        // They are from when Azure's renewal certified whatever key it found.
+        let early = "--dangerous-accept-azure-keys-certified-before-fix";
+        let strict = quote("azure-trusted-launch", "quote.sig.tpmt", &["--at", at]);
+        assert_eq!(causes(&run(&folder, &strict, 1)), ["CertifiedBeforeFix"]);
+        let of = |more: &[&'static str]| {
+            quote(
+                "azure-trusted-launch",
+                "quote.sig.tpmt",
+                &[&[early], more].concat(),
+            )
+        };
         let result = run(&folder, &of(&["--at", at]), 0);
         assert_eq!(result["verified"], true);
         assert_eq!(result["platform"], "azure-trusted-launch");
@@ -190,7 +200,7 @@ fn quotes_of_azure_hold_while_their_certificates_are_valid() {
         assert_eq!(causes(&asked), ["NonceMissing"]);
         let other = run(
             &folder,
-            &quote("gce-shielded-vm", "quote.sig.tpmt", &["--at", at]),
+            &quote("gce-shielded-vm", "quote.sig.tpmt", &[early, "--at", at]),
             1,
         );
         assert_eq!(causes(&other), ["Platform"]);

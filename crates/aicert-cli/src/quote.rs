@@ -95,8 +95,11 @@ pub(crate) fn verify(args: &QuoteVerifyArgs, terminal: Terminal) -> Result<Exit,
     let pcrs = pcr_values(&args.pcrs)?;
     let certificates = certificates(&args.chain)?;
     let at = args.at.unwrap_or_else(Timestamp::now);
-    let mut expected =
-        Expected::new(trust_anchors(&args.trust_anchor)?, at).of_platform(args.platform.into());
+    let mut anchors = trust_anchors(&args.trust_anchor)?;
+    if args.dangerous_accept_azure_keys_certified_before_fix {
+        anchors = anchors.dangerous_accepting_azure_keys_certified_before_fix();
+    }
+    let mut expected = Expected::new(anchors, at).of_platform(args.platform.into());
     if let Some(nonce) = nonce {
         expected = expected.answering(nonce);
     }

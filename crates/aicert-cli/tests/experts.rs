@@ -607,7 +607,7 @@ fn help_of_each_command_is_complete() {
           --trust-anchor <PEM>    A file with a root certificate (PEM or DER) to trust, for local-ca
           --set-aside-other-pcrs  Sets aside values of PCRs that the quote does not cover, instead of
                                   refusing them
-      -h, --help                  Print help
+      -h, --help                  Print help (see more with '--help')
     "#);
     assert_snapshot!(help(&["nitro", "verify", "-h"]), @r#"
     exit code 0

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aicert_core::certificate::PlatformKind;
+use aicert_core::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use x509_cert::ext::pkix::KeyUsages;
 
@@ -84,6 +85,14 @@ pub const PINNED: [(Fingerprint, PlatformKind); 2] = [
 pub const NITRO_ROOT: Fingerprint =
     fingerprint(b"641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b");
 
+/// 2025-11-01T00:00:00Z, in seconds since 1970: from when on a certificate of Azure must be valid to vouch for an attestation key.
+///
+/// Before, whoever owned a machine could put a key of his own in the place of the attestation key, and Azure's renewal certified it
+/// (CVE-2025-49707, "Trust Fall"): such a key signs whatever PCR values are wanted. The CVE was published on 2025-08-12, and the mend in
+/// Microsoft's paravisor on the days after (openvmm, pull requests 1849, 1868 and 1869). No source says when the last host had it, so
+/// this is eleven weeks later: it costs nothing, because the certificates that are known live for less than a year.
+pub const AZURE_KEYS_SINCE: i64 = 1_761_955_200;
+
 const fn fingerprint(hexadecimal: &[u8; 64]) -> Fingerprint {
     const fn digit(byte: u8) -> u8 {
         match byte {
@@ -138,6 +147,7 @@ fn pinned(root: &Fingerprint) -> Option<PlatformKind> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustAnchors {
     added: Vec<Fingerprint>,
+    dangerous_accept_azure_keys_certified_before_fix: bool,
 }
 
 /// Says why a root that was given is no root. The fault is in what the verifier was given, not in a proof.
@@ -160,7 +170,28 @@ pub enum AnchorError {
 impl TrustAnchors {
     /// The vendors' roots of [`PINNED`], and no other.
     pub fn pinned() -> Self {
-        Self { added: Vec::new() }
+        Self {
+            added: Vec::new(),
+            dangerous_accept_azure_keys_certified_before_fix: false,
+        }
+    }
+
+    /// Believes certificates of attestation keys, too, that Azure issued while the owner of a machine could choose the key: see
+    /// [`AZURE_KEYS_SINCE`]. What such a key has signed shows nothing, unless it is known from elsewhere that nobody chose it, as of
+    /// evidence that was recorded for tests.
+    #[must_use]
+    pub fn dangerous_accepting_azure_keys_certified_before_fix(mut self) -> Self {
+        self.dangerous_accept_azure_keys_certified_before_fix = true;
+        self
+    }
+
+    /// The moment from which on a certificate must be valid to vouch for an attestation key of this platform, if `from` is before it.
+    pub(crate) fn too_early(&self, platform: PlatformKind, from: Timestamp) -> Option<Timestamp> {
+        let since = Timestamp::from_unix(AZURE_KEYS_SINCE);
+        (platform == PlatformKind::AzureTrustedLaunch
+            && !self.dangerous_accept_azure_keys_certified_before_fix
+            && from < since)
+            .then_some(since)
     }
 
     /// Believes one more root, for simulated platforms: what it vouches for is [`PlatformKind::LocalCa`].
@@ -222,4 +253,29 @@ fn read_root(bytes: &[u8]) -> Result<Certificate, AnchorError> {
         subject: root.subject_text,
         reason,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn azure_is_believed_from_a_day_on() {
+        let since: Timestamp = "2025-11-01T00:00:00Z".parse().unwrap();
+        let before = Timestamp::from_unix(since.as_unix() - 1);
+        let anchors = TrustAnchors::pinned();
+        let azure = PlatformKind::AzureTrustedLaunch;
+        assert_eq!(anchors.too_early(azure, since), None);
+        assert_eq!(anchors.too_early(azure, before), Some(since));
+        assert_eq!(anchors.too_early(azure, Timestamp::from_unix(0)), Some(since));
+        for other in [
+            PlatformKind::GceShieldedVm,
+            PlatformKind::AwsNitroTpm,
+            PlatformKind::LocalCa,
+        ] {
+            assert_eq!(anchors.too_early(other, before), None, "{other:?}");
+        }
+        let anchors = anchors.dangerous_accepting_azure_keys_certified_before_fix();
+        assert_eq!(anchors.too_early(azure, before), None);
+    }
 }

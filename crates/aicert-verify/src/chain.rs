@@ -136,6 +136,14 @@ pub fn verify<C: AsRef<[u8]>>(
     } else if platform.is_none() {
         faults.push(ChainFault::UnknownRoot { subject, found });
     }
+    let since = platform.and_then(|platform| anchors.too_early(platform, leaf.not_before));
+    if let Some(since) = since {
+        faults.push(ChainFault::CertifiedBeforeFix {
+            subject: leaf.subject_text.clone(),
+            from: leaf.not_before,
+            since,
+        });
+    }
     let instance = leaf
         .instance
         .as_deref()

@@ -73,6 +73,10 @@ pub(crate) struct QuoteVerifyArgs {
     /// Sets aside values of PCRs that the quote does not cover, instead of refusing them
     #[arg(long)]
     pub(crate) set_aside_other_pcrs: bool,
+    /// Accepts certificates that Azure issued before 2025-11-01, when it also certified keys that the owner of a machine
+    /// had chosen (CVE-2025-49707): such a quote shows nothing, unless you know who made it
+    #[arg(long, hide_short_help = true)]
+    pub(crate) dangerous_accept_azure_keys_certified_before_fix: bool,
 }
 
 /// The platforms whose quotes can be verified, named as in proofs.

@@ -44,6 +44,9 @@ fn chain(fault: &ChainFault) -> &'static str {
         ChainFault::NotYetValid { .. } | ChainFault::Expired { .. } | ChainFault::DocumentExpired { .. } => {
             "send nothing; check the clock of this computer, or start another machine"
         }
+        ChainFault::CertifiedBeforeFix { .. } => {
+            "send nothing; start another machine, whose key is certified anew"
+        }
         ChainFault::IssuerMissing { .. } => {
             "send nothing; name a file with the missing certificate, in PEM or DER, in `issuers` of the configuration's machine, and start another: \
              the console of this one says where it looked for it"

@@ -89,6 +89,15 @@ faults! {
             /// The root's fingerprint.
             found: Fingerprint,
         } => Builder, "the chain ends in {subject:?} (SHA-256 {found}), which vouches for attestation documents of AWS and for no attestation key of a TPM", "verify the attestation document instead: nobody vouches for the key of a quote made on AWS";
+        /// Azure certified the key when the owner of a machine could still choose which key that is.
+        CertifiedBeforeFix {
+            /// The certificate's subject.
+            subject: String,
+            /// From when it is valid.
+            from: Timestamp,
+            /// From when on certificates of Azure vouch for keys.
+            since: Timestamp,
+        } => Platform, "the certificate of the attestation key ({subject:?}) is valid from {from} on; before {since}, Azure also certified keys that the owner of a machine had chosen (CVE-2025-49707), and such a key signs whatever its owner wants", "do not believe it: ask the builder for evidence from a machine whose key Azure has certified since";
         /// The chain ends in the root of another platform than the one that was asked for.
         Platform {
             /// The platform that was asked for.

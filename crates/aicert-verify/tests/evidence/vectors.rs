@@ -54,8 +54,17 @@ pub fn real((name, time): (&str, &'static str)) -> Option<Real> {
 }
 
 impl Real {
+    /// What it holds for: Azure's are from when whoever owned a machine could choose the key; nobody did so here.
     pub fn expected(&self) -> Expected {
-        Expected::new(TrustAnchors::pinned(), at(self.time)).of_platform(self.platform)
+        Expected::new(self.anchors(), at(self.time)).of_platform(self.platform)
+    }
+
+    pub fn anchors(&self) -> TrustAnchors {
+        let pinned = TrustAnchors::pinned();
+        match self.platform {
+            PlatformKind::AzureTrustedLaunch => pinned.dangerous_accepting_azure_keys_certified_before_fix(),
+            _ => pinned,
+        }
     }
 
     pub fn nonce(&self) -> Vec<u8> {
@@ -139,6 +148,47 @@ fn azure_quotes_hold_while_their_certificates_are_valid_and_name_those_that_expi
             real.verify(&real.expected().of_platform(PlatformKind::GceShieldedVm)),
             Cause::Chain(ChainFault::Platform { .. }),
             "the platform azure-trusted-launch; expected gce-shielded-vm"
+        );
+    }
+}
+
+/// CVE-2025-49707: what is signed with a key that its owner chose is genuine in every other respect.
+#[test]
+fn a_key_that_azure_certified_while_its_owner_could_choose_it_vouches_for_nothing() {
+    for (vector, from) in [
+        (AZURE, "2025-01-20T00:00:00Z"),
+        (AZURE_EXPIRED, "2023-11-23T00:00:00Z"),
+    ] {
+        let Some(real) = real(vector) else { return };
+        let mut expected = real.expected();
+        expected.trust_anchors = TrustAnchors::pinned();
+        let words = format!(
+            "is valid from {from} on; before 2025-11-01T00:00:00Z, Azure also certified keys that the owner of a machine had chosen \
+             (CVE-2025-49707)"
+        );
+        refused!(
+            real.verify(&expected),
+            Cause::Chain(ChainFault::CertifiedBeforeFix { .. }),
+            &words
+        );
+        // Alone, too; and it is said as well when the certificates have expired.
+        let chain_at = |time| chain::verify(&real.chain, &TrustAnchors::pinned(), at(time)).unwrap_err();
+        assert!(
+            matches!(chain_at(real.time)[..], [ChainFault::CertifiedBeforeFix { .. }]),
+            "{:?}",
+            chain_at(real.time)
+        );
+        assert!(
+            chain_at(LATER)
+                .iter()
+                .any(|fault| matches!(fault, ChainFault::CertifiedBeforeFix { .. }))
+        );
+        // Nor is the root another one when it is given by hand.
+        let by_hand = TrustAnchors::pinned().with_root(&real.chain[2]).unwrap();
+        let faults = chain::verify(&real.chain, &by_hand, at(real.time)).unwrap_err();
+        assert!(
+            matches!(faults[..], [ChainFault::CertifiedBeforeFix { .. }]),
+            "{faults:?}"
         );
     }
 }
@@ -236,9 +286,9 @@ fn certificates_may_stand_in_any_order_and_missing_ones_are_named_with_where_to_
     // A proof without its intermediate is completed from what the verifier has at hand.
     let time = at(real.time);
     let extra = pool([&real.chain[1]]).unwrap();
-    let complete = extra.complete(&[&real.chain[0], &real.chain[2]], &TrustAnchors::pinned(), time);
+    let complete = extra.complete(&[&real.chain[0], &real.chain[2]], &real.anchors(), time);
     assert_eq!(
-        chain::verify(&complete, &TrustAnchors::pinned(), time)
+        chain::verify(&complete, &real.anchors(), time)
             .unwrap()
             .subjects()
             .len(),

@@ -12,7 +12,7 @@ use aicert_verify::attestation;
 use aicert_verify::chain::{self, ChainFault, ChainProof};
 use aicert_verify::key;
 use aicert_verify::quote::{self, AuthenticQuote, QuoteFault};
-use aicert_verify::{Options, Step, TrustAnchors, platform_of_root, verify_attestation};
+use aicert_verify::{Cause, Options, Step, TrustAnchors, platform_of_root, verify_attestation};
 use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, asn1::UintRef};
 
@@ -48,9 +48,14 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
+/// Those of Azure are from when whoever owned a machine could choose its key (CVE-2025-49707); nobody did so here.
+fn anchors() -> TrustAnchors {
+    TrustAnchors::pinned().dangerous_accepting_azure_keys_certified_before_fix()
+}
+
 impl Vector {
     fn chain_at(&self, time: &str) -> Result<ChainProof, Vec<ChainFault>> {
-        chain::verify(&self.chain, &TrustAnchors::pinned(), at(time))
+        chain::verify(&self.chain, &anchors(), at(time))
     }
 
     fn quote(&self) -> LowLevelQuote {
@@ -242,6 +247,26 @@ fn real_chains_are_refused_when_mixed_or_without_their_root() {
     );
 }
 
+/// A proof that rests on a key from when its owner could choose it (CVE-2025-49707), which then signs any log.
+#[test]
+fn a_proof_under_a_key_that_azure_certified_before_the_fix_is_refused_for_that() {
+    let Some(vector) = vector("azure-trusted-launch") else {
+        return;
+    };
+    let proof = Recipe {
+        chain: vector.chain.clone(),
+        kind: PlatformKind::AzureTrustedLaunch,
+        ..Recipe::default()
+    }
+    .build();
+    let options = Options::new(TrustAnchors::pinned(), at("2025-06-01T00:00:00Z"));
+    refused_also!(
+        check_with(&proof, &options),
+        Cause::Chain(ChainFault::CertifiedBeforeFix { .. }),
+        "CVE-2025-49707"
+    );
+}
+
 /// What a machine with this evidence would answer. Its boot log is not among the evidence.
 fn answer(quote: LowLevelQuote, signature: Vec<u8>, attestation_key: KeyEvidence) -> Attestation {
     Attestation {
@@ -256,9 +281,13 @@ fn answer(quote: LowLevelQuote, signature: Vec<u8>, attestation_key: KeyEvidence
 
 /// The names of everything that keeps an answer from being accepted, at this time.
 fn faults(answer: &Attestation, time: &str) -> Vec<(Step, &'static str)> {
+    faults_under(anchors(), answer, time)
+}
+
+fn faults_under(anchors: TrustAnchors, answer: &Attestation, time: &str) -> Vec<(Step, &'static str)> {
     let bytes = serde_json::to_vec(answer).unwrap();
     let answer = attestation::read(&bytes).unwrap();
-    let options = Options::new(TrustAnchors::pinned(), at(time));
+    let options = Options::new(anchors, at(time));
     let nonce = Nonce::from_bytes([0; 32]);
     let rejection = verify_attestation(&answer, &answer.tls_key, &nonce, &options).unwrap_err();
     let failures = rejection.failures().iter();
@@ -292,6 +321,10 @@ fn the_evidence_of_three_clouds_holds_but_for_what_it_is_about() {
             Some(unexplained),
         ];
         assert_eq!(found, expected.into_iter().flatten().collect::<Vec<_>>());
+        // Without saying that nobody chose the key, the same and one more.
+        let strict = faults_under(TrustAnchors::pinned(), &answer, "2025-06-01T00:00:00Z");
+        assert_eq!(strict[0], (Step::Chain, "CertifiedBeforeFix"));
+        assert_eq!(strict[1..], found);
         // Its leaf has expired since.
         let expired = (Step::Chain, "Expired");
         assert_eq!(faults(&answer, "2025-10-31T00:00:00Z")[0], expired);
