@@ -66,11 +66,7 @@ pub(crate) fn is_project(text: &str) -> bool {
 
 impl Api {
     /// Looks at an image, and refuses one that no attested machine can be made from.
-    pub(crate) async fn know_image(
-        &self,
-        name: ImageName,
-        confidential: Option<Feature>,
-    ) -> Result<KnownImage, Fault> {
+    pub(crate) async fn know_image(&self, name: ImageName, confidential: bool) -> Result<KnownImage, Fault> {
         let found = self
             .find(DOING, |clients| {
                 let request = clients.images.get();
@@ -110,14 +106,7 @@ impl Api {
         }
         let needed = [
             Some((Feature::UefiCompatible, "UEFI_COMPATIBLE")),
-            confidential.map(|feature| {
-                let name = if feature == Feature::TdxCapable {
-                    "TDX_CAPABLE"
-                } else {
-                    "SEV_CAPABLE"
-                };
-                (feature, name)
-            }),
+            confidential.then_some((Feature::SevCapable, "SEV_CAPABLE")),
         ];
         for (feature, text) in needed.into_iter().flatten() {
             if !found

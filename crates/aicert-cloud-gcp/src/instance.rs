@@ -46,7 +46,7 @@ pub(crate) struct Order {
     /// In bytes.
     pub(crate) disk: u64,
     pub(crate) spot: bool,
-    pub(crate) encryption: Option<ConfidentialInstanceType>,
+    pub(crate) confidential: bool,
     /// In seconds.
     pub(crate) lifetime: Option<u64>,
     pub(crate) provisioning: String,
@@ -108,11 +108,11 @@ impl Order {
             )
             .set_deletion_protection(false)
             .set_can_ip_forward(false);
-        if let Some(encryption) = &self.encryption {
+        if self.confidential {
             instance = instance.set_confidential_instance_config(
                 ConfidentialInstanceConfig::new()
                     .set_enable_confidential_compute(true)
-                    .set_confidential_instance_type(encryption.clone()),
+                    .set_confidential_instance_type(ConfidentialInstanceType::Sev),
             );
         }
         if let Some((count, gpu)) = &kind.kind.added {
@@ -152,8 +152,9 @@ impl Order {
 
     /// A machine that has ended does not start again: what it held is gone with its memory.
     fn scheduling(&self) -> Scheduling {
-        // Neither GPUs nor encrypted memory move to another host.
-        let moves = !self.spot && self.encryption.is_none() && self.kind.gpus == 0;
+        // GPUs do not move to another host, nor does encrypted memory, but of some machines (Confidential VM's documentation,
+        // "Live migration").
+        let moves = !self.spot && !self.confidential && self.kind.gpus == 0;
         let mut scheduling = Scheduling::new()
             .set_automatic_restart(false)
             .set_on_host_maintenance(if moves {

@@ -4,7 +4,6 @@ use std::fmt;
 
 use aicert_cloud_common::PriceClass;
 use aicert_core::cloud::CloudErrorKind;
-use google_cloud_compute_v1::model::confidential_instance_config::ConfidentialInstanceType;
 use google_cloud_compute_v1::model::{MachineType, machine_type};
 
 use crate::api::Api;
@@ -12,6 +11,10 @@ use crate::error::Fault;
 use crate::marks::is_name;
 
 const DOING: &str = "choose a kind of machine";
+
+/// What to know before one does without `confidential`.
+pub(crate) const UNCERTIFIED: &str = "`confidential: false` makes a machine of any kind, but Google documents certificates of \
+     attestation keys for confidential machines alone: without one, it cannot be attested, and the job does not run";
 
 /// A kind of machine, such as `g2-standard-8`, or with GPUs that are added to it: `n1-standard-8+1xnvidia-tesla-t4`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,25 +37,19 @@ impl Kind {
     /// The kind that suits a job when none is named.
     ///
     /// Compute Engine's documentation, "Machine families" and "GPU machine types": how many GPUs each has.
-    pub(crate) fn for_job(gpus: u32, confidential: bool) -> Result<Self, Fault> {
-        let name = match (gpus, confidential) {
-            (0, _) => "n2d-standard-4",
-            (1, false) => "g2-standard-8",
-            (2, false) => "g2-standard-24",
-            (3..=4, false) => "g2-standard-48",
-            (5..=8, false) => "g2-standard-96",
-            (9..=16, false) => "a2-megagpu-16g",
-            (1, true) => "a3-highgpu-1g",
+    pub(crate) fn for_job(gpus: u32) -> Result<Self, Fault> {
+        let name = match gpus {
+            0 => "n2d-standard-4",
+            1 => "g2-standard-8",
+            2 => "g2-standard-24",
+            3..=4 => "g2-standard-48",
+            5..=8 => "g2-standard-96",
+            9..=16 => "a2-megagpu-16g",
             _ => {
-                let what = if confidential {
-                    "confidential machine"
-                } else {
-                    "machine"
-                };
                 return Err(Fault::new(
                     DOING,
                     CloudErrorKind::Unsupported,
-                    format!("Compute Engine has no {what} with {gpus} GPUs"),
+                    format!("Compute Engine has no machine with {gpus} GPUs"),
                 )
                 .advise("ask for fewer GPUs"));
             }
@@ -103,21 +100,35 @@ impl Kind {
         self.name.split('-').next().unwrap_or_default()
     }
 
-    /// What encrypts the memory of such a machine.
-    ///
-    /// Confidential VM's documentation, "Supported configurations".
-    pub(crate) fn encryption(&self) -> Result<ConfidentialInstanceType, Fault> {
-        match self.family() {
-            "n2d" | "c2d" | "c3d" => Ok(ConfidentialInstanceType::Sev),
-            "c3" => Ok(ConfidentialInstanceType::Tdx),
-            "a3" if self.name == "a3-highgpu-1g" => Ok(ConfidentialInstanceType::Tdx),
-            _ => Err(Fault::new(
-                DOING,
-                CloudErrorKind::Unsupported,
-                format!("machines of the kind {} are not confidential", self.name),
-            )
-            .advise("take `n2d-standard-4`, `c3-standard-4`, `a3-highgpu-1g` or a sibling of these, or do without `confidential`")),
+    /// Refuses a kind whose memory AMD's SEV does not encrypt (Confidential VM's documentation, "Supported
+    /// configurations"). Intel's TDX does so for others, such as C3, in which the base image's kernel does not start: it is
+    /// built without `INTEL_TDX_GUEST`.
+    pub(crate) fn require_confidential(&self) -> Result<(), Fault> {
+        if matches!(self.family(), "n2d" | "c2d" | "c3d") && self.added.is_none() {
+            return Ok(());
         }
+        Err(Fault::new(
+            DOING,
+            CloudErrorKind::Unsupported,
+            format!("the base image does not run in confidential machines of the kind {self}"),
+        )
+        .advise(format!(
+            "take a kind of the families n2d, c2d or c3d, such as `n2d-standard-4`; {UNCERTIFIED}"
+        )))
+    }
+
+    /// Refuses kinds that Google sells as spot machines alone, unless it is to be one (Compute Engine's documentation,
+    /// "Accelerator-optimized machine family", A3 High).
+    pub(crate) fn require_sold(&self, spot: bool) -> Result<(), Fault> {
+        if spot || !matches!(&*self.name, "a3-highgpu-1g" | "a3-highgpu-2g" | "a3-highgpu-4g") {
+            return Ok(());
+        }
+        Err(Fault::new(
+            DOING,
+            CloudErrorKind::Unsupported,
+            format!("machines of the kind {self} are offered as spot machines alone"),
+        )
+        .advise("add `spot: true`, or take `a3-highgpu-8g`"))
     }
 
     /// The kind of disk that it boots from: newer families have no other than Hyperdisk.
@@ -247,6 +258,34 @@ mod tests {
     }
 
     #[test]
+    fn confidential_machines_are_those_that_the_image_runs_in() {
+        for name in ["n2d-standard-4", "c2d-highcpu-8", "c3d-standard-30"] {
+            assert!(
+                Kind::parse(name).unwrap().require_confidential().is_ok(),
+                "{name}"
+            );
+        }
+        for name in [
+            "c3-standard-4",
+            "a3-highgpu-1g",
+            "e2-standard-4",
+            "n1-standard-8+1xnvidia-tesla-t4",
+        ] {
+            assert!(
+                Kind::parse(name).unwrap().require_confidential().is_err(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_sold_as_spot_machine_alone_is_not_asked_for_otherwise() {
+        let small = Kind::parse("a3-highgpu-4g").unwrap();
+        assert!(small.require_sold(false).is_err() && small.require_sold(true).is_ok());
+        assert!(Kind::parse("a3-highgpu-8g").unwrap().require_sold(false).is_ok());
+    }
+
+    #[test]
     fn jobs_get_as_many_gpus_as_they_need() {
         for (gpus, name) in [
             (0, "n2d-standard-4"),
@@ -254,14 +293,9 @@ mod tests {
             (3, "g2-standard-48"),
             (16, "a2-megagpu-16g"),
         ] {
-            assert_eq!(Kind::for_job(gpus, false).unwrap().name, name);
+            assert_eq!(Kind::for_job(gpus).unwrap().name, name);
         }
-        assert!(Kind::for_job(17, false).is_err());
-        assert!(Kind::for_job(2, true).is_err());
-        for gpus in [0, 1] {
-            assert!(Kind::for_job(gpus, true).unwrap().encryption().is_ok());
-        }
-        assert!(Kind::parse("e2-standard-4").unwrap().encryption().is_err());
+        assert!(Kind::for_job(17).is_err());
     }
 
     #[test]

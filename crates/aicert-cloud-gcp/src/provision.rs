@@ -5,10 +5,8 @@ use std::sync::Mutex;
 use aicert_cloud_common::{Names, Tags, provisioning_document, read_issuers};
 use aicert_core::attestation::KeyLocation;
 use aicert_core::cloud::{CloudError, CloudErrorKind, MachineRecord, MachineRequest};
-use aicert_core::progress::Step;
+use aicert_core::progress::{ProgressEvent, Step};
 use aicert_core::spec::GcpMachine;
-use google_cloud_compute_v1::model::confidential_instance_config::ConfidentialInstanceType;
-use google_cloud_compute_v1::model::guest_os_feature::Type as Feature;
 use google_cloud_compute_v1::model::{Instance, Operation};
 
 use crate::PROVIDER;
@@ -16,7 +14,7 @@ use crate::api::Api;
 use crate::error::Fault;
 use crate::image::ImageName;
 use crate::instance::{self, Order};
-use crate::kind::Kind;
+use crate::kind::{Kind, UNCERTIFIED};
 use crate::marks::{Marks, is_name, is_of, request_id};
 use crate::operation::{Scope, Watch};
 use crate::rule::{self, Rule};
@@ -54,6 +52,11 @@ impl Api {
         let plan = self.plan(machine, &request).await?;
         let progress = &request.progress;
         progress.started(Step::Machine, plan.subject.clone());
+        if !machine.confidential {
+            progress.send(ProgressEvent::Warning {
+                message: format!("this machine may be of no use: {UNCERTIFIED}"),
+            });
+        }
         let made = match self.begin(&plan, &request).await {
             Ok(Begun::Machine(instance)) => self.complete(&plan, *instance, &request).await?,
             Ok(Begun::Rule(rule)) => match self.make(&plan, &rule, &request).await {
@@ -95,21 +98,28 @@ impl Api {
             .instance_type
             .as_deref()
             .or(machine.machine.instance_type.as_deref());
+        if machine.confidential && request.gpus > 0 {
+            let why = "the job needs GPUs, and the base image does not run in those confidential machines of Compute Engine that have some";
+            return Err(
+                CloudError::new(CloudErrorKind::Unsupported, why).with_advice(format!(
+                    "run jobs with GPUs at `provider: azure` or `provider: aws`; {UNCERTIFIED}"
+                )),
+            );
+        }
         let kind = match asked {
             Some(text) => Kind::parse(text)?,
-            None => Kind::for_job(request.gpus, machine.confidential)?,
+            None => Kind::for_job(request.gpus)?,
         };
-        let encryption = machine.confidential.then(|| kind.encryption()).transpose()?;
-        let feature = encryption.as_ref().map(|encryption| match encryption {
-            ConfidentialInstanceType::Tdx => Feature::TdxCapable,
-            _ => Feature::SevCapable,
-        });
+        if machine.confidential {
+            kind.require_confidential()?;
+        }
+        kind.require_sold(machine.machine.spot)?;
         let ranges = rule::ranges(&request.access, &request.progress)?;
         let image = ImageName::parse(&machine.machine.image)?;
         let issuers = read_issuers(&machine.machine.issuers)?;
         let provisioning = provisioning_document(request, PROVIDER, &kind.to_string(), zone, KEY, &issuers)?;
         let kind = self.know_kind(kind, zone, request.gpus).await?;
-        let image = self.know_image(image, feature).await?;
+        let image = self.know_image(image, machine.confidential).await?;
         let spot = if machine.machine.spot {
             " (as spot machine, for less)"
         } else {
@@ -125,7 +135,7 @@ impl Api {
             network: rule::network(&self.config.project, machine.network.as_deref()),
             disk: machine.machine.disk,
             spot: machine.machine.spot,
-            encryption,
+            confidential: machine.confidential,
             lifetime: request.lifetime.map(|lifetime| lifetime.as_secs()),
             provisioning,
             image,

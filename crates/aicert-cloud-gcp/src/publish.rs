@@ -39,13 +39,13 @@ const IMAGE: &str = "aicert-image";
 /// Labels hold at most 63 characters: the SHA-256 of the disk, in halves.
 const SHA256: [&str; 2] = ["aicert-sha256-1", "aicert-sha256-2"];
 /// What the base image can do ("Guest operating system features", Compute Engine's documentation): it boots by UEFI, and its
-/// kernel has drivers for Google's network, for many queues, and for memory that AMD's or Intel's processors encrypt.
-const FEATURES: [Feature; 5] = [
+/// kernel has drivers for Google's network, for many queues, and for memory that AMD's processors encrypt. It has none for Intel's
+/// (`INTEL_TDX_GUEST`).
+const FEATURES: [Feature; 4] = [
     Feature::UefiCompatible,
     Feature::Gvnic,
     Feature::VirtioScsiMultiqueue,
     Feature::SevCapable,
-    Feature::TdxCapable,
 ];
 
 /// Puts images into a project of Google Cloud, by way of a bucket of Cloud Storage.

@@ -279,6 +279,9 @@ pub struct AwsMachine {
 }
 
 /// A machine of Google Compute Engine: a Shielded VM.
+///
+/// Compute Engine documents certificates of attestation keys for confidential machines alone; on others there may be
+/// none, and then they cannot be attested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GcpMachine {
     /// The project that pays.
@@ -287,7 +290,7 @@ pub struct GcpMachine {
     pub zone: String,
     /// The network; `default` when absent.
     pub network: Option<String>,
-    /// Whether memory is encrypted with a key of the processor.
+    /// Whether memory is encrypted with a key of the processor: so it is unless the configuration says otherwise.
     pub confidential: bool,
     /// The rest.
     pub machine: CloudMachine,

@@ -20,6 +20,13 @@ const LIMIT: usize = 16 << 10;
 const ADVICE: &str = "use a machine whose platform certifies an attestation key (a cloud's with a virtual TPM, or \
                       aicert's own in QEMU), and name the NV indices where it keeps key and certificate";
 
+/// The same for the indices that Compute Engine uses ("Confidential VM vTPM non-volatile storage contents", Confidential
+/// VM's documentation, and go-tpm-tools, `client/handles.go`).
+const ADVICE_GCE: &str = "on Compute Engine, set `confidential: true`, as its documentation knows of certified keys on \
+                          confidential machines alone; elsewhere, use a machine whose platform certifies an attestation \
+                          key, and name the NV indices where it keeps key and certificate";
+const GCE: std::ops::RangeInclusive<u32> = 0x01c1_0000..=0x01c1_0003;
+
 /// Reads a whole index; `content` says in words what is expected there.
 ///
 /// It is read with the empty password of the owner where the index allows that, which is how clouds define theirs, and
@@ -32,7 +39,7 @@ pub(crate) fn read(
 ) -> Result<Vec<u8>, Failure> {
     let expected = |what: String| Failure::Unsupported {
         what: format!("{what}: expected {content} there"),
-        advice: ADVICE,
+        advice: if GCE.contains(&index) { ADVICE_GCE } else { ADVICE },
     };
     let named = NvIndexTpmHandle::new(index).map_err(|_| {
         expected(format!(

@@ -27,6 +27,14 @@ async fn the_provider_does_what_every_provider_must() {
     google.assert_clean();
 }
 
+/// A machine whose memory is not encrypted.
+fn unencrypted() -> GcpMachine {
+    GcpMachine {
+        confidential: false,
+        ..machine()
+    }
+}
+
 /// What was asked of Compute Engine for one machine: the firewall rule, and the instance.
 async fn asked_for(machine: GcpMachine, request: MachineRequest) -> Option<(Value, Value)> {
     let google = Google::start().await?;
@@ -90,11 +98,14 @@ async fn a_machine_is_asked_for_with_all_that_matters() {
     assert_eq!(
         instance["scheduling"],
         json!({
-            "automaticRestart": false, "onHostMaintenance": "MIGRATE", "provisioningModel": "STANDARD",
+            "automaticRestart": false, "onHostMaintenance": "TERMINATE", "provisioningModel": "STANDARD",
             "instanceTerminationAction": "DELETE", "maxRunDuration": {"seconds": "3600"},
         })
     );
-    assert_eq!(instance["confidentialInstanceConfig"], Value::Null);
+    assert_eq!(
+        instance["confidentialInstanceConfig"],
+        json!({"enableConfidentialCompute": true, "confidentialInstanceType": "SEV"})
+    );
     assert_eq!(instance["deletionProtection"], false);
     let disk = &instance["disks"][0];
     assert_eq!((&disk["boot"], &disk["autoDelete"]), (&json!(true), &json!(true)));
@@ -124,8 +135,8 @@ async fn a_machine_is_asked_for_with_all_that_matters() {
 #[tokio::test]
 async fn options_are_asked_for() {
     let mut wanted = machine();
-    wanted.confidential = true;
     wanted.machine.spot = true;
+    wanted.machine.instance_type = Some("c2d-standard-4".into());
     let Some((_, instance)) = asked_for(
         wanted,
         MachineRequest {
@@ -138,19 +149,18 @@ async fn options_are_asked_for() {
         return;
     };
     assert_eq!(
-        instance["confidentialInstanceConfig"],
-        json!({"enableConfidentialCompute": true, "confidentialInstanceType": "SEV"})
-    );
-    assert_eq!(
         instance["scheduling"],
         json!({
             "automaticRestart": false, "onHostMaintenance": "TERMINATE", "provisioningModel": "SPOT",
             "instanceTerminationAction": "DELETE",
         })
     );
+    let (_, instance) = asked_for(unencrypted(), request("a")).await.unwrap();
+    assert_eq!(instance["confidentialInstanceConfig"], Value::Null);
+    assert_eq!(instance["scheduling"]["onHostMaintenance"], "MIGRATE");
     // GPUs that a kind of machine has, and GPUs that are added.
     let (_, instance) = asked_for(
-        machine(),
+        unencrypted(),
         MachineRequest {
             gpus: 1,
             ..request("a")
@@ -163,7 +173,7 @@ async fn options_are_asked_for() {
         "zones/europe-west4-a/machineTypes/g2-standard-8"
     );
     assert_eq!(instance["scheduling"]["onHostMaintenance"], "TERMINATE");
-    let mut wanted = machine();
+    let mut wanted = unencrypted();
     wanted.machine.instance_type = Some("n1-standard-8+1xnvidia-tesla-t4".into());
     let (_, instance) = asked_for(
         wanted,
@@ -302,7 +312,7 @@ async fn a_job_has_one_machine() {
     };
     refused(elsewhere, request("a")).await;
     let mut bigger = machine();
-    bigger.machine.instance_type = Some("e2-standard-4".into());
+    bigger.machine.instance_type = Some("c2d-standard-4".into());
     refused(bigger, request("a")).await;
     assert_eq!(provider.list().await.unwrap(), std::slice::from_ref(&first));
     // Destroyed and asked for again, it is another.
@@ -328,13 +338,16 @@ async fn what_is_not_there_is_refused_before_anything_is_made() {
     };
     use CloudErrorKind::{NotFound, Unsupported};
     refused(
-        &|m, _| m.machine.instance_type = Some("x9-standard-4".into()),
+        &|m, _| m.machine.instance_type = Some("n2d-standard-5".into()),
         NotFound,
-        "x9-standard-4",
+        "n2d-standard-5",
     )
     .await;
     refused(
-        &|m, _| m.machine.instance_type = Some("t2a-standard-4".into()),
+        &|m, _| {
+            m.confidential = false;
+            m.machine.instance_type = Some("t2a-standard-4".into());
+        },
         Unsupported,
         "Arm",
     )
@@ -372,7 +385,15 @@ async fn what_is_not_there_is_refused_before_anything_is_made() {
     )
     .await;
     refused(&|_, r| r.client = None, Unsupported, "nobody was named").await;
-    refused(&|_, r| r.gpus = 99, Unsupported, "99 GPUs").await;
+    refused(
+        &|m, r| {
+            m.confidential = false;
+            r.gpus = 99;
+        },
+        Unsupported,
+        "99 GPUs",
+    )
+    .await;
     refused(
         &|_, r| r.lifetime = Some(std::time::Duration::from_secs(1 << 30)),
         Unsupported,
@@ -381,6 +402,7 @@ async fn what_is_not_there_is_refused_before_anything_is_made() {
     .await;
     refused(
         &|m, r| {
+            m.confidential = false;
             m.machine.instance_type = Some("n1-standard-8".into());
             r.gpus = 1;
         },
@@ -390,14 +412,18 @@ async fn what_is_not_there_is_refused_before_anything_is_made() {
     .await;
     refused(
         &|m, _| {
-            m.confidential = true;
-            m.machine.instance_type = Some("e2-standard-4".into());
+            m.confidential = false;
+            m.machine.instance_type = Some("a3-highgpu-1g".into());
         },
         Unsupported,
-        "not confidential",
+        "spot machines alone",
     )
     .await;
     for (change, says) in [
+        (
+            json!({"guestOsFeatures": [{"type": "UEFI_COMPATIBLE"}]}),
+            "SEV_CAPABLE",
+        ),
         (json!({"guestOsFeatures": []}), "UEFI_COMPATIBLE"),
         (json!({"status": "PENDING"}), "not ready"),
         (json!({"architecture": "ARM64"}), "x86-64"),
@@ -418,6 +444,65 @@ async fn what_is_not_there_is_refused_before_anything_is_made() {
     let bare = aicert_cloud_gcp::GcpConfig::new(PROJECT, "ada".parse().unwrap());
     let error = GcpProvider::new(bare).provision(request("a")).await.unwrap_err();
     assert_eq!(error.kind(), Unsupported);
+    google.assert_clean();
+}
+
+#[tokio::test]
+async fn what_cannot_be_attested_is_refused_or_warned_about() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    // The image runs in no confidential machine with Intel's processors, nor in any with GPUs.
+    for (kind, gpus, says) in [
+        (
+            Some("c3-standard-4"),
+            0,
+            "confidential machines of the kind c3-standard-4",
+        ),
+        (
+            Some("e2-standard-4"),
+            0,
+            "confidential machines of the kind e2-standard-4",
+        ),
+        (None, 1, "needs GPUs"),
+        (Some("a3-highgpu-1g"), 1, "needs GPUs"),
+        (Some("g2-standard-8"), 1, "needs GPUs"),
+    ] {
+        let mut wanted = machine();
+        wanted.machine.instance_type = kind.map(str::to_owned);
+        let provider = GcpProvider::new(config(google.url(), wanted));
+        let asked = MachineRequest { gpus, ..request("a") };
+        let error = provider.provision(asked).await.unwrap_err();
+        assert_eq!(error.kind(), CloudErrorKind::Unsupported, "{error}");
+        assert!(error.message().contains(says), "{error}");
+        let advice = error.advice().unwrap();
+        let other = if gpus > 0 {
+            "`provider: azure`"
+        } else {
+            "n2d-standard-4"
+        };
+        assert!(
+            advice.contains(other) && advice.contains("cannot be attested"),
+            "{advice}"
+        );
+    }
+    assert_eq!(google.count(), 0, "nothing is asked for that");
+    // Whoever insists is warned, before there is anything; nobody else is.
+    for (machine, expected) in [(unencrypted(), 1), (machine(), 0)] {
+        let (progress, mut events) = Progress::channel(200);
+        let provider = GcpProvider::new(config(google.url(), machine));
+        let asked = MachineRequest {
+            progress,
+            ..request("a")
+        };
+        let record = provider.provision(asked).await.unwrap();
+        provider.destroy(&record.id).await.unwrap();
+        let events: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+        let warned = events.iter().filter(
+            |event| matches!(event, ProgressEvent::Warning { message } if message.contains("attested")),
+        );
+        assert_eq!(warned.count(), expected, "{events:?}");
+    }
     google.assert_clean();
 }
 

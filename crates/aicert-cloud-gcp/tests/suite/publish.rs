@@ -95,7 +95,6 @@ async fn what_is_published_is_what_the_file_holds() {
     let body = insert.body.as_ref().unwrap();
     let features = json!([
         {"type": "UEFI_COMPATIBLE"}, {"type": "GVNIC"}, {"type": "VIRTIO_SCSI_MULTIQUEUE"}, {"type": "SEV_CAPABLE"},
-        {"type": "TDX_CAPABLE"},
     ]);
     assert_eq!(body["guestOsFeatures"], features);
     assert_eq!(body["labels"]["aicert-owner"], "ada");

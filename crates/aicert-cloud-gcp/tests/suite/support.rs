@@ -62,7 +62,7 @@ pub(crate) fn machine() -> GcpMachine {
         project: PROJECT.into(),
         zone: ZONE.into(),
         network: None,
-        confidential: false,
+        confidential: true,
         machine: CloudMachine {
             image: IMAGE.into(),
             reference_values: "unused".into(),

@@ -14,12 +14,14 @@ const NOW: &str = "2026-01-01T00:00:00.000-00:00";
 /// A kind of machine: name, processors, GPUs, architecture.
 type Kind = (&'static str, u32, Option<(&'static str, u32)>, &'static str);
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 9] = [
     ("n2d-standard-4", 4, None, "X86_64"),
+    ("c2d-standard-4", 4, None, "X86_64"),
     ("c3-standard-4", 4, None, "X86_64"),
     ("e2-standard-4", 4, None, "X86_64"),
     ("n1-standard-8", 8, None, "X86_64"),
     ("g2-standard-8", 8, Some(("nvidia-l4", 1)), "X86_64"),
+    ("a3-highgpu-1g", 26, Some(("nvidia-h100-80gb", 1)), "X86_64"),
     ("a2-megagpu-16g", 96, Some(("nvidia-tesla-a100", 16)), "X86_64"),
     ("t2a-standard-4", 4, None, "ARM64"),
 ];
@@ -414,8 +416,23 @@ fn check_instance(state: &State, zone: &str, json: &Value) -> Result<(), Refusal
             "instanceTerminationAction goes with SPOT or maxRunDuration",
         ));
     }
-    if confidential && !(kind.starts_with("n2d-") || kind.starts_with("c3-")) {
-        return Err(invalid("this machine type does not support Confidential VM"));
+    if confidential {
+        let technology = text(json, "/confidentialInstanceConfig/confidentialInstanceType");
+        let (families, feature): (&[&str], _) = match technology {
+            "SEV" => (&["n2d", "c2d", "c3d"], "SEV_CAPABLE"),
+            _ => (&["c3"], "TDX_CAPABLE"),
+        };
+        if !families.contains(&kind.split('-').next().unwrap_or_default()) {
+            return Err(invalid(format!("{kind} does not support {technology}")));
+        }
+        let features = image["guestOsFeatures"].as_array();
+        if !features.is_some_and(|features| features.iter().any(|has| has["type"] == feature)) {
+            return Err(invalid(format!("the image is not {feature}")));
+        }
+    }
+    let rare = matches!(kind, "a3-highgpu-1g" | "a3-highgpu-2g" | "a3-highgpu-4g");
+    if rare && !spot {
+        return Err(invalid(format!("{kind} is provided with SPOT or FLEX_START")));
     }
     Ok(())
 }

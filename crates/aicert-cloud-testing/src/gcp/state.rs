@@ -97,7 +97,7 @@ impl Default for State {
         let image = json!({
             "kind": "compute#image", "id": "77", "name": "aicert-base", "status": "READY", "diskSizeGb": "2",
             "architecture": "X86_64",
-            "guestOsFeatures": [{"type": "UEFI_COMPATIBLE"}, {"type": "GVNIC"}, {"type": "SEV_CAPABLE"}, {"type": "TDX_CAPABLE"}],
+            "guestOsFeatures": [{"type": "UEFI_COMPATIBLE"}, {"type": "GVNIC"}, {"type": "SEV_CAPABLE"}],
         });
         Self {
             habits: Habits::default(),

@@ -84,8 +84,13 @@ pub(super) fn machine(section: &Section<'_>, limits: &Limits, shapes: &Shapes) -
 
 /// `true` or `false`; `false` where the file does not say.
 pub(super) fn boolean(section: &Section<'_>, key: &'static str) -> Option<bool> {
+    boolean_or(section, key, false)
+}
+
+/// The same, with another default.
+pub(super) fn boolean_or(section: &Section<'_>, key: &'static str, default: bool) -> Option<bool> {
     match section.entry(key) {
-        None => Some(false),
+        None => Some(default),
         Some(_) => section.boolean(key),
     }
 }

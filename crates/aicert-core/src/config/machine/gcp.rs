@@ -46,7 +46,9 @@ pub(super) fn gcp(section: &Section<'_>, limits: &Limits) -> Option<GcpMachine> 
         zone,
     );
     let network = cloud::optional(section, "network", network);
-    let confidential = cloud::boolean(section, "confidential");
+    // Compute Engine documents certificates of attestation keys for confidential machines alone ("Confidential VM vTPM
+    // non-volatile storage contents").
+    let confidential = cloud::boolean_or(section, "confidential", true);
     let machine = cloud::machine(section, limits, &SHAPES);
     Some(GcpMachine {
         project: project?,

@@ -60,7 +60,12 @@ fn machines_of_clouds_have_defaults() {
         panic!()
     };
     assert_eq!((&*gcp.project, &*gcp.zone), ("my-project", "europe-west4-a"));
-    assert_eq!((gcp.network, gcp.confidential), (None, false));
+    // Unless said otherwise: the keys of others may have no certificate.
+    assert_eq!((gcp.network, gcp.confidential), (None, true));
+    let MachineSpec::Gcp(gcp) = machine(&format!("{GCP}, confidential: false")) else {
+        panic!()
+    };
+    assert!(!gcp.confidential);
 }
 
 #[test]
