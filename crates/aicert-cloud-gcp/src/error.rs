@@ -1,13 +1,16 @@
 //! What Google answered, turned into what to do about it.
 
+mod advice;
+
 use std::time::Duration;
 
-use aicert_cloud_common::{Again, ImageError, Transient, WaitError};
+use aicert_cloud_common::{Again, ImageError, Transient, WaitError, one_line};
 use aicert_core::cloud::{CloudError, CloudErrorKind};
-use aicert_core::text::printable;
 use google_cloud_compute_v1::model::Operation;
 use google_cloud_gax::error::Error as GaxError;
 use http::HeaderMap;
+
+use advice::{constraint, is_quota, is_rate, network, quota, refused};
 
 const LOGIN: &str = "log in again with `gcloud auth application-default login`, or name a key file in `GOOGLE_APPLICATION_CREDENTIALS`";
 /// The longest that a server's wish to be left alone is heeded at once.
@@ -19,7 +22,7 @@ pub(crate) struct Fault {
     /// What was being done, for people.
     doing: Box<str>,
     kind: CloudErrorKind,
-    /// What was answered.
+    /// What was answered, as it may be shown.
     message: Box<str>,
     advice: Option<Box<str>>,
     again: Option<Again>,
@@ -35,11 +38,12 @@ impl Transient for Fault {
 }
 
 impl Fault {
-    pub(crate) fn new(doing: &str, kind: CloudErrorKind, message: impl Into<String>) -> Self {
+    /// Messages are shown as one line, whoever wrote them.
+    pub(crate) fn new(doing: &str, kind: CloudErrorKind, message: impl AsRef<str>) -> Self {
         Self {
             doing: doing.into(),
             kind,
-            message: message.into().into(),
+            message: one_line(message.as_ref()).into(),
             advice: None,
             again: None,
             status: None,
@@ -50,6 +54,14 @@ impl Fault {
     pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into().into());
         self
+    }
+
+    /// The same, after what is advised already.
+    pub(crate) fn advise_also(self, advice: &str) -> Self {
+        match self.advice.clone() {
+            Some(first) => self.advise(format!("{first}; {advice}")),
+            None => self.advise(advice),
+        }
     }
 
     /// The same may succeed later.
@@ -65,6 +77,15 @@ impl Fault {
     /// Whether what was asked about is not there.
     pub(crate) fn is_absent(&self) -> bool {
         self.status == Some(404)
+    }
+
+    /// Whether the answer says of a resource with that path that it is not there, and not of one in it.
+    pub(crate) fn names_absent(&self, path: &str) -> bool {
+        self.is_absent()
+            && self.message.split('\'').any(|word| {
+                word.strip_suffix(path)
+                    .is_some_and(|before| before.is_empty() || before.ends_with('/'))
+            })
     }
 
     /// Whether it is there already.
@@ -94,7 +115,6 @@ impl Fault {
             message = format!("{message}: {next}");
             cause = next.source();
         }
-        let message = printable(&message, 600);
         if error.is_authentication() {
             // Whether they may be had later is known to whoever makes them.
             let passes = std::error::Error::source(&error)
@@ -110,7 +130,7 @@ impl Fault {
     }
 
     /// No answer came.
-    pub(crate) fn unreachable(doing: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn unreachable(doing: &str, message: impl AsRef<str>) -> Self {
         Self::new(doing, CloudErrorKind::Unavailable, message)
             .advise("see whether this machine reaches Google's APIs, and try again")
             .passing()
@@ -123,11 +143,11 @@ impl Fault {
 
     /// An answer that is an error.
     pub(crate) fn answered(doing: &str, status: u16, message: &str, retry_after: Option<Duration>) -> Self {
-        let shown = match printable(message.trim(), 1200) {
+        let shown = match one_line(message) {
             empty if empty.is_empty() => format!("status {status}"),
             message => message,
         };
-        let fault = |kind| Self::new(doing, kind, shown.clone());
+        let fault = |kind| Self::new(doing, kind, &shown);
         let again = retry_after.map_or(Again::Soon, Again::After);
         let mut fault = match status {
             401 => fault(CloudErrorKind::PermissionDenied).advise(LOGIN),
@@ -150,6 +170,9 @@ impl Fault {
             _ => fault(CloudErrorKind::Failed),
         };
         fault.status = Some(status);
+        if let Some((kind, advice)) = network(message).filter(|_| matches!(status, 400 | 404)) {
+            fault = Self { kind, ..fault }.advise(advice);
+        }
         if let Some(constraint) = constraint(message) {
             fault = fault.advise(format!(
                 "a policy of the organisation forbids it ({constraint}): have it changed for this project, or use another project"
@@ -172,8 +195,8 @@ impl Fault {
         };
         let code = error.code.as_deref().unwrap_or("unknown");
         let text = error.message.as_deref().unwrap_or_default();
-        let message = printable(&format!("{code}: {text}"), 1200);
-        let fault = |kind| Self::new(doing, kind, message.clone());
+        let message = format!("{code}: {text}");
+        let fault = |kind| Self::new(doing, kind, &message);
         let other_zone = "take another zone or another kind of machine, or try again later";
         let mut fault = match code {
             // With details, or without.
@@ -188,16 +211,13 @@ impl Fault {
                 let mut fault = fault(CloudErrorKind::Exhausted);
                 if let Some(said) = said {
                     let place = said.dimensions.get("region").or_else(|| said.dimensions.get("zone"));
-                    fault.message = printable(
-                        &format!(
-                            "{}: the quota {} is {}{}",
-                            fault.message,
-                            said.metric_name.as_deref().unwrap_or("asked for"),
-                            said.limit.unwrap_or_default(),
-                            place.map(|place| format!(" in {place}")).unwrap_or_default(),
-                        ),
-                        1200,
-                    ).into();
+                    fault.message = one_line(&format!(
+                        "{code}: the quota {} is {}{}; {text}",
+                        said.metric_name.as_deref().unwrap_or("asked for"),
+                        said.limit.unwrap_or_default(),
+                        place.map(|place| format!(" in {place}")).unwrap_or_default(),
+                    ))
+                    .into();
                 }
                 quota(fault)
             }
@@ -286,88 +306,6 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_LIMIT))
 }
 
-fn is_rate(message: &str) -> bool {
-    ["Rate Limit Exceeded", "rateLimitExceeded", "per minute"]
-        .iter()
-        .any(|phrase| message.contains(phrase))
-}
-
-fn is_quota(message: &str) -> bool {
-    message.contains("Quota '") || message.contains("QUOTA_EXCEEDED")
-}
-
-fn quota(fault: Fault) -> Fault {
-    fault.advise(
-        "ask for more at https://console.cloud.google.com/iam-admin/quotas, take another region or kind of machine, or destroy \
-         machines (`aicert machines list`); projects have no GPUs at first (`GPUS_ALL_REGIONS`)",
-    )
-}
-
-fn refused(fault: Fault, message: &str) -> Fault {
-    if is_quota(message) {
-        return quota(Fault {
-            kind: CloudErrorKind::Exhausted,
-            ..fault
-        });
-    }
-    if message.contains("SERVICE_DISABLED")
-        || message.contains("has not been used in project")
-        || message.contains("it is disabled")
-    {
-        let service = if message.contains("storage") || message.contains("Storage") {
-            "storage"
-        } else {
-            "compute"
-        };
-        return fault.advise(format!(
-            "enable the API: `gcloud services enable {service}.googleapis.com`"
-        ));
-    }
-    if message.contains("billing") {
-        return fault.advise("enable billing for the project");
-    }
-    match permission(message) {
-        Some(permission) => {
-            let role = if permission.starts_with("storage.") || permission.starts_with("compute.images.") {
-                "publisher.yaml"
-            } else {
-                "aicert.yaml"
-            };
-            fault.advise(format!(
-                "give whoever runs this the permission {permission}: it is in the role that `roles/{role}` of aicert-cloud-gcp \
-                 defines (`gcloud iam roles create`)"
-            ))
-        }
-        None => fault.advise(
-            "give whoever runs this the role that `roles/aicert.yaml` of aicert-cloud-gcp defines (`roles/publisher.yaml` for \
-             publishing images)",
-        ),
-    }
-}
-
-/// The permission that a message names, as `Required 'compute.instances.create' permission for …` does.
-fn permission(message: &str) -> Option<&str> {
-    message
-        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '.'))
-        .find(|word| {
-            (word.starts_with("compute.") || word.starts_with("storage."))
-                && word.split('.').count() == 3
-                && !word.ends_with('.')
-        })
-        .filter(|word| !word.contains("googleapis"))
-}
-
-/// The constraint of an organisation's policy that a message names.
-fn constraint(message: &str) -> Option<String> {
-    let at = message.find("constraints/")?;
-    let name: String = message[at..]
-        .chars()
-        .take_while(|c| c.is_ascii_alphanumeric() || "/._-".contains(*c))
-        .take(100)
-        .collect();
-    Some(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,6 +352,49 @@ mod tests {
                 .contains("constraints/compute.vmExternalIpAccess")
         );
         assert!(answered(401, "x").advice().unwrap().contains("gcloud auth"));
+    }
+
+    #[test]
+    fn networks_that_do_not_do_are_told_with_their_key() {
+        for (message, kind, says) in [
+            (
+                "Invalid value for field 'resource.network': 'projects/p/global/networks/default'. The referenced network resource \
+                 cannot be found.",
+                CloudErrorKind::NotFound,
+                "networks list",
+            ),
+            (
+                "The resource 'projects/p/global/networks/default' was not found",
+                CloudErrorKind::NotFound,
+                "networks list",
+            ),
+            (
+                "Invalid value for field 'resource.networkInterfaces[0]': ''. Subnetwork should be specified for custom subnetmode \
+                 network",
+                CloudErrorKind::Unsupported,
+                "--subnet-mode=auto",
+            ),
+        ] {
+            let error = answered(400, message);
+            assert_eq!(error.kind(), kind, "{message}");
+            let advice = error.advice().unwrap();
+            assert!(advice.contains("`network:`") && advice.contains(says), "{advice}");
+        }
+        let error = answered(
+            400,
+            "Invalid value for field 'resource.networkInterfaces[0].networkIP': 'x'",
+        );
+        assert_eq!((error.kind(), error.advice()), (CloudErrorKind::Failed, None));
+    }
+
+    #[test]
+    fn what_is_absent_is_told_from_what_is_in_it() {
+        let fault = |message| Fault::answered("x", 404, message, None);
+        let project = fault("The resource 'projects/p' was not found");
+        assert!(project.names_absent("projects/p") && !project.names_absent("projects/p/zones/z"));
+        let kind = fault("The resource 'projects/p/zones/z/machineTypes/k' was not found");
+        assert!(!kind.names_absent("projects/p") && !kind.names_absent("projects/p/zones/z"));
+        assert!(!fault("The resource 'x-projects/p' was not found").names_absent("projects/p"));
     }
 
     #[test]

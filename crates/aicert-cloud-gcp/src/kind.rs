@@ -156,8 +156,8 @@ impl fmt::Display for Kind {
 impl Api {
     /// What Google says of a kind of machine, and whether it has the GPUs that a job needs.
     pub(crate) async fn know_kind(&self, kind: Kind, zone: &str, gpus: u32) -> Result<KnownKind, Fault> {
-        let found: Option<MachineType> = self
-            .find(DOING, |clients| {
+        let found: Result<MachineType, Fault> = self
+            .ask(DOING, |clients| {
                 let request = clients.machine_types.get();
                 request
                     .set_project(self.project())
@@ -165,16 +165,44 @@ impl Api {
                     .set_machine_type(&kind.name)
                     .send()
             })
-            .await?;
-        let Some(found) = found else {
-            return Err(Fault::new(
-                DOING,
-                CloudErrorKind::NotFound,
-                format!("there is no kind of machine {} in the zone {zone}", kind.name),
-            )
-            .advise(format!(
-                "see which there are with `gcloud compute machine-types list --zones {zone}`, or take another zone"
-            )));
+            .await;
+        let found = match found {
+            Ok(found) => found,
+            // What is not there is named by the last part of an address.
+            Err(fault) if fault.names_absent(&format!("projects/{}", self.project())) => {
+                return Err(Fault::new(
+                    DOING,
+                    CloudErrorKind::NotFound,
+                    format!("there is no project {}", self.project()),
+                )
+                .advise(
+                    "correct `project` (or `GOOGLE_CLOUD_PROJECT`, which stands in for it): it is an id, as `gcloud projects list` \
+                     shows them, and no name or number",
+                ));
+            }
+            Err(fault) if fault.names_absent(&format!("projects/{}/zones/{zone}", self.project())) => {
+                return Err(Fault::new(
+                    DOING,
+                    CloudErrorKind::NotFound,
+                    format!("there is no zone {zone}"),
+                )
+                .advise("correct `zone`: `gcloud compute zones list` shows which there are"));
+            }
+            Err(fault) if fault.is_absent() => {
+                return Err(Fault::new(
+                    DOING,
+                    CloudErrorKind::NotFound,
+                    format!("there is no kind of machine {} in the zone {zone}", kind.name),
+                )
+                .advise(format!(
+                    "see which there are with `gcloud compute machine-types list --zones {zone}`, or take another zone"
+                )));
+            }
+            // The first thing that is asked in a project: of one that is another's, nothing is told.
+            Err(fault) if fault.status == Some(403) => {
+                return Err(fault.advise_also("see whether `project` is the right one"));
+            }
+            Err(fault) => return Err(fault),
         };
         let refuse = |why: String, advice: &str| {
             Err(Fault::new(DOING, CloudErrorKind::Unsupported, why).advise(advice))

@@ -331,7 +331,16 @@ impl Api {
                 Ok(instance::address(&instance).is_some().then_some(instance))
             })
             .await;
-        complete.map_err(|error| Fault::waited(&doing, error))
+        let complete = complete.map_err(|error| Fault::waited(&doing, error))?;
+        if complete.id.is_none() {
+            return Err(Fault::new(
+                &doing,
+                CloudErrorKind::Failed,
+                "Compute Engine does not say its id, so it could not be told from other machines when it is attested",
+            )
+            .advise("destroy it (`aicert machines destroy`) and try again"));
+        }
+        Ok(complete)
     }
 
     /// Removes what was made; what could not be removed is told with the error.

@@ -32,6 +32,10 @@ use state::State;
 pub const BUCKET: &str = "aicert-images";
 /// The project that there is.
 pub const PROJECT: &str = "my-project";
+/// A project that there is not; of any other, nothing is told.
+pub const ABSENT_PROJECT: &str = "no-such-project";
+/// A network of the project whose subnets have to be named. The other one is `default`.
+pub const CUSTOM_NETWORK: &str = "custom";
 /// An image that machines can be made from.
 pub const IMAGE: &str = "projects/my-project/global/images/aicert-base";
 
@@ -176,12 +180,15 @@ impl Google {
         self.shared.inner().state.habits = habits;
     }
 
-    /// Carries out the request with that number, counted from 1 from the beginning, and never answers it.
+    /// Carries out the request with that number, counted from 1 from the beginning, and never answers it. What was to be held
+    /// back before is no more.
     pub fn pause_at(&self, number: usize) {
-        self.shared.inner().pause_at = Some(number);
+        let mut inner = self.shared.inner();
+        inner.pause_at = Some(number);
+        self.shared.paused.send_replace(0);
     }
 
-    /// Waits until a request was held back, if that happens before `ended` does.
+    /// Waits until the request was held back that is to be, if that happens before `ended` does.
     pub async fn paused(&self, ended: impl Future<Output = ()>) -> bool {
         let mut paused = self.shared.paused.subscribe();
         tokio::select! {
@@ -230,9 +237,14 @@ impl Google {
         self.shared.inner().state.instances_made
     }
 
-    /// Lets an instance end by itself.
+    /// Lets all instances end by themselves. The time that they may run is no longer counted then.
     pub fn stop_instances(&self) {
         self.shared.inner().state.stop_instances();
+    }
+
+    /// Lets the time pass that instances may run (`maxRunDuration`): those that run still are deleted.
+    pub fn outlive_instances(&self) {
+        self.shared.inner().state.outlive_instances();
     }
 
     /// Puts something there that the tested code has not made: a firewall rule or an instance (`zone` given), as JSON.

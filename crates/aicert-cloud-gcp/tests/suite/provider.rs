@@ -1,7 +1,7 @@
 //! What the provider does when nothing goes wrong, or what was asked for is not there.
 
 use aicert_cloud_gcp::GcpProvider;
-use aicert_cloud_testing::gcp::{Google, Habits, IMAGE, PROJECT};
+use aicert_cloud_testing::gcp::{ABSENT_PROJECT, CUSTOM_NETWORK, Google, Habits, IMAGE, PROJECT};
 use aicert_core::attestation::{KeyLocation, Provisioning};
 use aicert_core::cloud::{CloudErrorKind, CloudProvider as _, MachineId, MachineIdentity, MachineRequest};
 use aicert_core::conformance::cloud as suite;
@@ -419,6 +419,25 @@ async fn what_is_not_there_is_refused_before_anything_is_made() {
         "spot machines alone",
     )
     .await;
+    refused(
+        &|m, _| m.zone = "europe-west4-z".into(),
+        NotFound,
+        "no zone europe-west4-z",
+    )
+    .await;
+    refused(
+        &|m, _| m.network = Some("none".into()),
+        NotFound,
+        "network resource cannot be found",
+    )
+    .await;
+    // Shows only when the machine is to be made.
+    refused(
+        &|m, _| m.network = Some(CUSTOM_NETWORK.into()),
+        Unsupported,
+        "custom subnetmode",
+    )
+    .await;
     for (change, says) in [
         (
             json!({"guestOsFeatures": [{"type": "UEFI_COMPATIBLE"}]}),
@@ -503,6 +522,82 @@ async fn what_cannot_be_attested_is_refused_or_warned_about() {
         );
         assert_eq!(warned.count(), expected, "{events:?}");
     }
+    google.assert_clean();
+}
+
+#[tokio::test]
+async fn a_project_that_is_not_there_is_told_with_its_key() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    for (project, kind, says) in [
+        (
+            ABSENT_PROJECT,
+            CloudErrorKind::NotFound,
+            "there is no project no-such-project",
+        ),
+        ("another", CloudErrorKind::PermissionDenied, "projects/another"),
+    ] {
+        let wanted = GcpMachine {
+            project: project.into(),
+            ..machine()
+        };
+        let config = aicert_cloud_gcp::GcpConfig::new(project, "ada".parse().unwrap())
+            .with_machine(wanted)
+            .with_endpoint(google.url())
+            .with_credentials(crate::support::credentials())
+            .with_paces(crate::support::paces());
+        let error = GcpProvider::new(config)
+            .provision(request("a"))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().contains(says), "{error}");
+        assert!(error.advice().unwrap().contains("`project`"), "{error:?}");
+    }
+    google.assert_clean();
+}
+
+#[tokio::test]
+async fn machines_end_with_their_lifetime_while_they_run() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    let provider = provider(&google);
+    // Deleted by Compute Engine; its firewall rule is left, which costs nothing.
+    let record = provider.provision(request("a")).await.unwrap();
+    google.outlive_instances();
+    assert_eq!(google.resources(), ["firewall aicert-a"]);
+    assert_eq!(provider.list().await.unwrap().len(), 1);
+    provider.destroy(&record.id).await.unwrap();
+    // One that has turned itself off stays, until somebody removes it.
+    let record = provider.provision(request("b")).await.unwrap();
+    google.stop_instances();
+    google.outlive_instances();
+    assert_eq!(
+        google.resources(),
+        ["firewall aicert-b", "instance europe-west4-a/aicert-b"]
+    );
+    assert!(!provider.is_running(&record.id).await.unwrap());
+    assert_eq!(provider.list().await.unwrap().len(), 1);
+    provider.destroy(&record.id).await.unwrap();
+    assert_eq!(google.resources(), [""; 0]);
+    google.assert_clean();
+}
+
+#[tokio::test]
+async fn a_machine_without_an_identity_is_an_error() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    google.set_habits(Habits {
+        anonymous: true,
+        ..Habits::default()
+    });
+    let error = provider(&google).provision(request("a")).await.unwrap_err();
+    assert_eq!(error.kind(), CloudErrorKind::Failed);
+    assert!(error.message().contains("does not say its id"), "{error}");
+    assert_eq!(google.resources(), [""; 0], "it is rolled back");
     google.assert_clean();
 }
 

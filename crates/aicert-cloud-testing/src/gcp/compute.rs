@@ -3,13 +3,15 @@
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::PROJECT;
 use super::image;
 use super::server::Question;
 use super::state::{Effect, Refusal, Reply, Running, Shown, State};
+use super::{ABSENT_PROJECT, CUSTOM_NETWORK, PROJECT};
 
 const BASE: &str = "https://www.googleapis.com/compute/v1";
 const NOW: &str = "2026-01-01T00:00:00.000-00:00";
+
+const ZONES: [&str; 3] = ["europe-west4-a", "europe-west4-b", "us-central1-a"];
 
 /// A kind of machine: name, processors, GPUs, architecture.
 type Kind = (&'static str, u32, Option<(&'static str, u32)>, &'static str);
@@ -27,7 +29,10 @@ const KINDS: [Kind; 9] = [
 ];
 
 pub(super) fn reply(state: &mut State, question: Question<'_>) -> Result<Reply, Refusal> {
-    // A project of others is one that is not there.
+    if question.at("project") == ABSENT_PROJECT {
+        return Err(Refusal::absent(&format!("projects/{ABSENT_PROJECT}")));
+    }
+    // Of a project of others, nothing is told.
     if question.at("project") != PROJECT {
         return Err(Refusal::new(
             403,
@@ -83,9 +88,16 @@ pub(super) fn reply(state: &mut State, question: Question<'_>) -> Result<Reply, 
         }
         "compute.instances.get" => {
             let key = (question.at("zone").to_owned(), question.at("instance").to_owned());
+            let anonymous = state.habits.anonymous;
             let found = state.instances.get_mut(&key);
             found
-                .and_then(|found| is_seen(&mut found.unseen).then(|| Some(found.json.clone())))
+                .and_then(|found| is_seen(&mut found.unseen).then(|| found.json.clone()))
+                .map(|mut json| {
+                    if let Some(fields) = json.as_object_mut().filter(|_| anonymous) {
+                        fields.remove("id");
+                    }
+                    Some(json)
+                })
                 .ok_or_else(|| {
                     Refusal::absent(&format!("projects/{PROJECT}/zones/{}/instances/{}", key.0, key.1))
                 })
@@ -182,10 +194,10 @@ fn insert_firewall(state: &mut State, question: &Question<'_>) -> Result<Reply, 
             format!("The resource 'projects/{PROJECT}/global/firewalls/{name}' already exists"),
         ));
     }
-    if !text(&json, "/network").ends_with("/global/networks/default") {
+    let network = text(&json, "/network");
+    if !["default", CUSTOM_NETWORK].contains(&network.rsplit('/').next().unwrap_or_default()) {
         return Err(invalid(format!(
-            "Invalid value for field 'resource.network': '{}'",
-            text(&json, "/network")
+            "Invalid value for field 'resource.network': '{network}'. The referenced network resource cannot be found."
         )));
     }
     if json["allowed"].as_array().is_none_or(Vec::is_empty) {
@@ -313,6 +325,9 @@ fn matches(json: &Value, filter: Option<&str>) -> Result<bool, Refusal> {
 }
 
 fn kind(zone: &str, name: &str) -> Result<Reply, Refusal> {
+    if !ZONES.contains(&zone) {
+        return Err(Refusal::absent(&format!("projects/{PROJECT}/zones/{zone}")));
+    }
     let found = KINDS.iter().find(|(known, ..)| *known == name);
     let Some((name, cpus, gpus, architecture)) = found else {
         return Err(Refusal::absent(&format!(
@@ -388,6 +403,12 @@ fn check_instance(state: &State, zone: &str, json: &Value) -> Result<(), Refusal
             "Machine type with name '{kind}' does not exist in zone '{zone}'."
         ))
     })?;
+    let network = text(json, "/networkInterfaces/0/network");
+    if network.ends_with(CUSTOM_NETWORK) && json["networkInterfaces"][0]["subnetwork"].is_null() {
+        return Err(invalid(
+            "Invalid value for field 'resource.networkInterfaces[0]': ''. Subnetwork should be specified for custom subnetmode network",
+        ));
+    }
     let source = text(json, "/disks/0/initializeParams/sourceImage");
     let image = state.images.get(source);
     let image = image.ok_or_else(|| Refusal::absent(source))?;

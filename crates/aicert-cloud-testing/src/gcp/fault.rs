@@ -62,6 +62,8 @@ pub struct Habits {
     pub page: usize,
     /// A zone that is not reachable when all are asked.
     pub unreachable: Option<&'static str>,
+    /// Whether the ids of instances are not told.
+    pub anonymous: bool,
 }
 
 impl Default for Habits {
@@ -74,6 +76,7 @@ impl Default for Habits {
             rule_unseen: 0,
             page: 2,
             unreachable: None,
+            anonymous: false,
         }
     }
 }

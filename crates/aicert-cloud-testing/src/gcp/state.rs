@@ -169,6 +169,10 @@ impl State {
             Effect::Start(zone, name) => {
                 if let Some(instance) = self.instances.get_mut(&(zone, name)) {
                     instance.json["status"] = "RUNNING".into();
+                    if !instance.json["scheduling"]["maxRunDuration"].is_null() {
+                        instance.json["resourceStatus"] =
+                            json!({"scheduling": {"terminationTimestamp": "2026-01-02T00:00:00.000-00:00"}});
+                    }
                     instance.json["networkInterfaces"][0]["accessConfigs"][0]["natIP"] = "203.0.113.9".into();
                 }
             }
@@ -197,7 +201,21 @@ impl State {
     pub(super) fn stop_instances(&mut self) {
         for instance in self.instances.values_mut() {
             instance.json["status"] = "TERMINATED".into();
+            // "The termination timestamp is automatically cleared whenever a VM is stopped or suspended" (Compute Engine's
+            // documentation, "Limit the run time of a VM").
+            if let Some(timers) = instance.json.pointer_mut("/resourceStatus/scheduling") {
+                *timers = json!({});
+            }
         }
+    }
+
+    pub(super) fn outlive_instances(&mut self) {
+        self.instances.retain(|_, instance| {
+            let timer = instance
+                .json
+                .pointer("/resourceStatus/scheduling/terminationTimestamp");
+            timer.is_none() || instance.json["scheduling"]["instanceTerminationAction"] != "DELETE"
+        });
     }
 
     pub(super) fn put(&mut self, zone: Option<&str>, mut json: Value) {
