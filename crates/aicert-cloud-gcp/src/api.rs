@@ -1,9 +1,15 @@
 //! Google's clients: made when they are first needed, and everything that is asked of them, asked again where that helps.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod credentials;
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex as Cell};
+use std::time::{Duration, Instant};
+
+use aicert_cloud_common::{Again, Transient as _};
 use aicert_core::cloud::CloudErrorKind;
+use aicert_core::progress::{Progress, ProgressEvent};
+use google_cloud_auth::build_errors;
 use google_cloud_auth::credentials::Credentials;
 use google_cloud_compute_v1::client::{
     Firewalls, GlobalOperations, Images, Instances, MachineTypes, ZoneOperations,
@@ -15,12 +21,16 @@ use tokio::sync::Mutex;
 
 use crate::config::GcpConfig;
 use crate::error::Fault;
+use credentials::Renewable;
 
-/// A project, as somebody with credentials sees it.
-#[derive(Debug)]
+/// A project, as somebody with credentials sees it. Copies share their clients.
+#[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) config: GcpConfig,
-    clients: Mutex<Option<Arc<Clients>>>,
+    clients: Arc<Mutex<Option<Arc<Clients>>>>,
+    /// Who is told what goes wrong for long, and when that was last done.
+    progress: Progress,
+    told: Arc<Cell<Option<Instant>>>,
 }
 
 /// Clients that use the same credentials.
@@ -33,6 +43,7 @@ pub(crate) struct Clients {
     pub(crate) machine_types: MachineTypes,
     pub(crate) zone_operations: ZoneOperations,
     pub(crate) credentials: Credentials,
+    renewable: Renewable,
     pub(crate) http: reqwest::Client,
 }
 
@@ -57,7 +68,17 @@ impl Api {
     pub(crate) fn new(config: GcpConfig) -> Self {
         Self {
             config,
-            clients: Mutex::new(None),
+            clients: Arc::default(),
+            progress: Progress::ignored(),
+            told: Arc::default(),
+        }
+    }
+
+    /// The same, which tells there what goes wrong for long.
+    pub(crate) fn telling(&self, progress: &Progress) -> Self {
+        Self {
+            progress: progress.clone(),
+            ..self.clone()
         }
     }
 
@@ -77,21 +98,53 @@ impl Api {
         F: Future<Output = Result<T, E>> + Send,
     {
         let renewed = AtomicBool::new(false);
+        let failed = AtomicU32::new(0);
         let pace = &self.config.paces.request;
         pace.retry(|| async {
             let clients = self.clients(doing).await?;
+            let used = clients.renewable.number();
             let fault = match request(Arc::clone(&clients)).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error.into_fault(doing),
             };
             if fault.is_unauthenticated() && !renewed.swap(true, Ordering::Relaxed) {
-                self.give_up(&clients).await;
+                clients
+                    .renewable
+                    .renew(used)
+                    .map_err(|error| unusable_credentials(doing, &error))?;
                 return Err(fault.passing());
             }
+            self.tell(&fault, failed.fetch_add(1, Ordering::Relaxed));
             Err(fault)
         })
         .await
         .map_err(|error| Fault::waited(doing, error))
+    }
+
+    /// Tells of a request that has failed, and before that `earlier` times, if it is asked again: when that takes a while,
+    /// and not too often.
+    fn tell(&self, fault: &Fault, earlier: u32) {
+        let pause = match fault.again() {
+            None => return,
+            Some(Again::Soon) => Duration::ZERO,
+            Some(Again::After(pause)) => pause,
+        };
+        let often = self.config.paces.tell;
+        let mut told = self
+            .told
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if (earlier == 0 && pause < often) || told.is_some_and(|told| told.elapsed() < often) {
+            return;
+        }
+        *told = Some(Instant::now());
+        let when = match pause.as_secs() {
+            0 => String::new(),
+            pause => format!(" in {pause} s, as Google wishes"),
+        };
+        self.progress.send(ProgressEvent::Warning {
+            message: format!("{}; trying again{when}", fault.in_short()),
+        });
     }
 
     /// The same, for what need not be there.
@@ -128,14 +181,6 @@ impl Api {
         *clients = Some(Arc::clone(&made));
         Ok(made)
     }
-
-    /// Makes no more use of clients whose credentials were refused.
-    async fn give_up(&self, refused: &Arc<Clients>) {
-        let mut clients = self.clients.lock().await;
-        if clients.as_ref().is_some_and(|used| Arc::ptr_eq(used, refused)) {
-            *clients = None;
-        }
-    }
 }
 
 /// Every client is made the same way, by a builder of a type of its own.
@@ -155,14 +200,9 @@ macro_rules! client {
 
 impl Clients {
     async fn new(config: &GcpConfig, doing: &str) -> Result<Self, Fault> {
-        let credentials = config.credentials.make().map_err(|error| {
-            Fault::new(
-                doing,
-                CloudErrorKind::PermissionDenied,
-                format!("there are no usable credentials: {error}"),
-            )
-            .advise("log in with `gcloud auth application-default login`, or name a key file in `GOOGLE_APPLICATION_CREDENTIALS`")
-        })?;
+        let renewable = Renewable::new(config.credentials.clone())
+            .map_err(|error| unusable_credentials(doing, &error))?;
+        let credentials = Credentials::from(renewable.clone());
         let http = reqwest::Client::builder()
             .http1_only()
             .timeout(config.paces.attempt)
@@ -176,9 +216,19 @@ impl Clients {
             machine_types: client!(MachineTypes, config, credentials, doing),
             zone_operations: client!(ZoneOperations, config, credentials, doing),
             credentials,
+            renewable,
             http,
         })
     }
+}
+
+fn unusable_credentials(doing: &str, error: &build_errors::Error) -> Fault {
+    Fault::new(
+        doing,
+        CloudErrorKind::PermissionDenied,
+        format!("there are no usable credentials: {error}"),
+    )
+    .advise("log in with `gcloud auth application-default login`, or name a key file in `GOOGLE_APPLICATION_CREDENTIALS`")
 }
 
 fn unusable(doing: &str, error: &client_builder::Error) -> Fault {

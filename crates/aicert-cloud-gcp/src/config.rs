@@ -33,20 +33,25 @@ pub struct GcpPaces {
     pub operation: Pace,
     /// How long it is looked again for what may have been made and does not show yet.
     pub settle: Pace,
+    /// How often it is told, as a warning in the progress, that requests fail and are repeated.
+    pub tell: Duration,
 }
 
 impl Default for GcpPaces {
     fn default() -> Self {
-        let pace = |first, longest, limit| Pace {
-            first: Duration::from_millis(first),
-            longest: Duration::from_secs(longest),
-            limit: Duration::from_secs(limit),
+        let pace = |first, longest, limit| {
+            Pace::new(
+                Duration::from_millis(first),
+                Duration::from_secs(longest),
+                Duration::from_secs(limit),
+            )
         };
         Self {
             attempt: Duration::from_secs(60),
             request: pace(1000, 20, 180),
             operation: pace(1000, 5, 900),
             settle: pace(500, 2, 6),
+            tell: Duration::from_secs(20),
         }
     }
 }

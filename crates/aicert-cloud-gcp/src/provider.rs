@@ -51,7 +51,7 @@ impl CloudProvider for GcpProvider {
     }
 
     async fn provision(&self, request: MachineRequest) -> Result<MachineRecord, CloudError> {
-        self.api.provision(request).await
+        self.api.telling(&request.progress).provision(request).await
     }
 
     async fn list(&self) -> Result<Vec<MachineRecord>, CloudError> {

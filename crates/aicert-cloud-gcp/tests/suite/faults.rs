@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use aicert_cloud_gcp::GcpProvider;
 use aicert_cloud_testing::gcp::{Fault, Google, Habits};
-use aicert_core::cloud::{CloudErrorKind, CloudProvider as _, MachineId};
+use aicert_core::cloud::{CloudErrorKind, CloudProvider as _, MachineId, MachineRequest};
+use aicert_core::progress::{Progress, ProgressEvent};
+
+use futures_util::future::join_all;
 
 use crate::support::{paces, provider, request};
 
@@ -41,17 +44,19 @@ async fn survive(google: &Google, provider: &GcpProvider, faults: &[(u32, Fault)
 
 #[tokio::test]
 async fn every_request_may_fail_once() {
-    let Some(google) = Google::start().await else {
-        return;
-    };
-    let provider = provider(&google);
-    let count = survive(&google, &provider, &[]).await;
-    assert!(count > 10);
-    for fault in passing() {
+    // All at a time, as most of it is waiting.
+    let kinds = passing().into_iter().map(async |fault| {
+        let Some(google) = Google::start().await else {
+            return;
+        };
+        let provider = provider(&google);
+        let count = survive(&google, &provider, &[]).await;
+        assert!(count > 10);
         for nth in 1..=count {
             survive(&google, &provider, &[(nth, fault.clone())]).await;
         }
-    }
+    });
+    join_all(kinds).await;
 }
 
 #[tokio::test]
@@ -64,26 +69,68 @@ async fn faults_come_in_groups() {
         deletion: 40,
         ..Habits::default()
     };
+    // Several at a time, as most of it is waiting.
+    const LANES: u32 = 4;
+    let lanes = (1..=LANES).map(async |lane| {
+        let Some(google) = Google::start().await else {
+            return;
+        };
+        google.set_habits(lagging);
+        let provider = provider(&google);
+        let count = survive(&google, &provider, &[]).await;
+        assert!(count > 24);
+        for nth in (lane..=24).step_by(LANES as usize) {
+            survive(
+                &google,
+                &provider,
+                &[(nth, Fault::Cut), (nth + 1, Fault::Refused(503, None))],
+            )
+            .await;
+            let three = [
+                (nth, Fault::Expired),
+                (nth + 2, Fault::Cut),
+                (nth + 3, Fault::Lost),
+            ];
+            survive(&google, &provider, &three).await;
+        }
+    });
+    join_all(lanes).await;
+}
+
+#[tokio::test]
+async fn what_is_repeated_for_long_is_told_and_not_often() {
     let Some(google) = Google::start().await else {
         return;
     };
-    google.set_habits(lagging);
     let provider = provider(&google);
-    let count = survive(&google, &provider, &[]).await;
-    for nth in 1..=count.min(24) {
-        survive(
-            &google,
-            &provider,
-            &[(nth, Fault::Cut), (nth + 1, Fault::Refused(503, None))],
-        )
-        .await;
-        let three = [
-            (nth, Fault::Expired),
-            (nth + 2, Fault::Cut),
-            (nth + 3, Fault::Lost),
-        ];
-        survive(&google, &provider, &three).await;
+    // The second of several failures in a row is told; one is nothing.
+    for (failures, expected) in [(1, 0), (8, 1)] {
+        for nth in 1..=failures {
+            google.plan(None, nth, Fault::Refused(503, None));
+        }
+        let (progress, mut events) = Progress::channel(200);
+        let asked = MachineRequest {
+            progress,
+            ..request("a")
+        };
+        let record = provider.provision(asked).await.unwrap();
+        assert_eq!(google.outstanding(), 0);
+        let warned: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
+            .filter_map(|event| match event {
+                ProgressEvent::Warning { message } => Some(message),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(warned.len(), expected, "{warned:?}");
+        for message in warned {
+            assert_eq!(
+                message,
+                "could not choose a kind of machine: planned: 503; trying again"
+            );
+        }
+        provider.destroy(&record.id).await.unwrap();
     }
+    google.assert_clean();
 }
 
 #[tokio::test]
@@ -100,6 +147,10 @@ async fn a_wish_to_be_left_alone_is_heeded() {
 
 #[tokio::test]
 async fn operations_that_fail_are_rolled_back() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    let provider = provider(&google);
     for (method, code, kind, advice) in [
         (
             "compute.instances.insert",
@@ -144,15 +195,11 @@ async fn operations_that_fail_are_rolled_back() {
             "quotas",
         ),
     ] {
-        let Some(google) = Google::start().await else {
-            return;
-        };
         google.plan(
             method,
             1,
             Fault::Operation(code, "Quota 'X' exceeded. Limit: 0.0 in region r."),
         );
-        let provider = provider(&google);
         let error = provider.provision(request("a")).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.message().contains(code), "{error}");
@@ -227,11 +274,11 @@ async fn what_could_not_be_rolled_back_is_told() {
 
 #[tokio::test]
 async fn a_deletion_that_fails_is_begun_anew() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    let provider = provider(&google);
     for method in ["compute.instances.delete", "compute.firewalls.delete"] {
-        let Some(google) = Google::start().await else {
-            return;
-        };
-        let provider = provider(&google);
         let record = provider.provision(request("a")).await.unwrap();
         google.plan(method, 1, Fault::Operation("INTERNAL_ERROR", "try again"));
         provider.destroy(&record.id).await.unwrap();

@@ -26,7 +26,7 @@ async fn child() {
 /// Runs the child until its request with that number was carried out, and kills it before it has the answer; false when it
 /// made no such request.
 async fn kill_at(google: &Google, what: &str, number: usize) -> bool {
-    google.pause_at(number);
+    google.pause_at(google.count() + number);
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["killed::child", "--exact", "--nocapture"])
         .env(CHILD, format!("{what} {}", google.url()))
@@ -42,12 +42,12 @@ async fn kill_at(google: &Google, what: &str, number: usize) -> bool {
         .await;
     // SIGKILL.
     child.kill().await.unwrap();
+    google.pause_at(usize::MAX);
     killed
 }
 
-/// A fresh process finds what is there, and removes all of it.
-async fn clean_up(google: &Google) {
-    let provider = provider(google);
+/// Another provider finds what is there, and removes all of it.
+async fn clean_up(google: &Google, provider: &GcpProvider) {
     let listed = provider.list().await.unwrap();
     let there = google.resources();
     // The other way round, something may have gone in the meantime.
@@ -61,25 +61,30 @@ async fn clean_up(google: &Google) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_it_makes_a_machine() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    let provider = provider(&google);
     let mut number = 1;
     loop {
-        let Some(google) = Google::start().await else {
-            return;
-        };
         // Alternately with what shows late.
-        if number % 2 == 0 {
-            google.set_habits(Habits {
+        google.set_habits(if number % 2 == 0 {
+            Habits {
                 operation: 4,
                 unlisted: 2,
                 unseen: 2,
                 ..Habits::default()
-            });
-        }
-        if !kill_at(&google, "provision", number).await {
+            }
+        } else {
+            Habits::default()
+        });
+        let made = google.instances_made();
+        let killed = kill_at(&google, "provision", number).await;
+        assert!(google.instances_made() <= made + 1);
+        clean_up(&google, &provider).await;
+        if !killed {
             break;
         }
-        assert!(google.instances_made() <= 1);
-        clean_up(&google).await;
         number += 1;
     }
     assert!(number > 8, "{number}");
@@ -87,34 +92,35 @@ async fn killed_while_it_makes_a_machine() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_and_asked_for_again() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    let provider = provider(&google);
     for number in 1.. {
-        let Some(google) = Google::start().await else {
-            return;
-        };
+        let made = google.instances_made();
         if !kill_at(&google, "provision", number).await {
             break;
         }
-        let provider = provider(&google);
         let record = provider.provision(request("a")).await.unwrap();
-        assert_eq!(google.instances_made(), 1, "{number}");
+        assert_eq!(google.instances_made(), made + 1, "{number}");
         assert_eq!(provider.list().await.unwrap(), [record]);
-        clean_up(&google).await;
+        clean_up(&google, &provider).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_it_removes_a_machine() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    let provider = provider(&google);
     let mut number = 1;
     loop {
-        let Some(google) = Google::start().await else {
-            return;
-        };
-        provider(&google).provision(request("a")).await.unwrap();
-        let before = google.count();
-        if !kill_at(&google, "destroy", before + number).await {
+        provider.provision(request("a")).await.unwrap();
+        if !kill_at(&google, "destroy", number).await {
             break;
         }
-        clean_up(&google).await;
+        clean_up(&google, &provider).await;
         number += 1;
     }
     assert!(number > 5, "{number}");

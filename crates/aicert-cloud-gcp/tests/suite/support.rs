@@ -44,10 +44,9 @@ pub(crate) fn credentials() -> CredentialsSource {
 }
 
 pub(crate) fn paces() -> GcpPaces {
-    let pace = |first, longest, limit| Pace {
-        first: Duration::from_millis(first),
-        longest: Duration::from_millis(longest),
-        limit: Duration::from_millis(limit),
+    let pace = |first, longest, limit| {
+        let [first, longest, limit] = [first, longest, limit].map(Duration::from_millis);
+        Pace::new(first, longest, limit)
     };
     let mut paces = GcpPaces::default();
     paces.attempt = Duration::from_millis(250);
