@@ -1,6 +1,7 @@
 //! Publishing images: an archive of the disk in a bucket, and an image from that.
 
 mod checksum;
+mod groups;
 mod storage;
 mod tarball;
 
@@ -27,13 +28,12 @@ use crate::image::ImageName;
 use crate::marks::{is_name, request_id};
 use crate::operation::{Scope, Watch};
 use checksum::Crc32c;
+use groups::Groups;
 use storage::Bucket;
 use tarball::{Piece, Tarball};
 
 /// How many pieces are compressed and sent at a time.
 const AT_A_TIME: usize = 3;
-/// Of how many objects one is composed (Cloud Storage's documentation, "Composite objects").
-const COMPONENTS: usize = 32;
 /// The image that an object or an image is of.
 const IMAGE: &str = "aicert-image";
 /// Labels hold at most 63 characters: the SHA-256 of the disk, in halves.
@@ -78,6 +78,44 @@ impl GcpPublisher {
         }
     }
 
+    async fn publish_now(&self, request: ImageRequest) -> Result<PublishedImage, CloudError> {
+        let name = request.name.clone();
+        require_name(&name)?;
+        let subject = format!("{PROVIDER}: {name} in {}", self.api.project());
+        request.progress.started(Step::Publish, subject.clone());
+        let path = request.image.clone();
+        let (sha256, tarball) = blocking(move || {
+            let image = SparseImage::open(&path)?;
+            Ok::<_, ImageError>((hex::encode(image.sha256()?), Tarball::new(image)))
+        })
+        .await?
+        .map_err(Fault::from)?;
+        let work = Work {
+            request,
+            tarball: Arc::new(tarball),
+            sha256,
+            subject,
+        };
+        let existed = self.settled(&name, &work.sha256).await?.is_some();
+        if !existed {
+            let archive = self.send(&work).await?;
+            self.import(&work, &archive).await?;
+            if self.settled(&name, &work.sha256).await?.is_none() {
+                return Err(CloudError::new(
+                    CloudErrorKind::Failed,
+                    format!("Compute Engine could not make the image {name} from what was sent"),
+                )
+                .with_advice("try again: that goes on with what is in the bucket"));
+            }
+        }
+        self.clear(&name).await?;
+        let id = self.id(&name).path();
+        work.request
+            .progress
+            .finished(Step::Publish, work.subject, id.clone());
+        Ok(PublishedImage { id, existed })
+    }
+
     fn bucket(&self, image: &str) -> Bucket<'_> {
         Bucket {
             api: &self.api,
@@ -87,6 +125,11 @@ impl GcpPublisher {
                 (IMAGE, image.to_owned()),
             ]),
         }
+    }
+
+    /// Where in the bucket everything for an image is: what others publish under the same name is elsewhere.
+    fn folder(&self, image: &str) -> String {
+        format!("aicert/{}/{image}/", self.api.config.owner)
     }
 
     fn id(&self, name: &str) -> ImageName {
@@ -108,7 +151,7 @@ impl GcpPublisher {
     /// Sends all pieces that are not there, puts them together, and sees that they are what they should be.
     async fn send(&self, work: &Work) -> Result<Archive, CloudError> {
         let bucket = self.bucket(&work.request.name);
-        let folder = format!("{}{}/", folder(&work.request.name), &work.sha256[..16]);
+        let folder = format!("{}{}/", self.folder(&work.request.name), &work.sha256[..16]);
         let name = |number: u64| format!("{folder}piece-{number:04}");
         let total = work.tarball.disk();
         let mut sent = futures_util::stream::iter(0..work.tarball.pieces())
@@ -275,7 +318,7 @@ impl GcpPublisher {
     /// Deletes what is in the bucket for an image, as far as it is this owner's.
     async fn clear(&self, name: &str) -> Result<(), Fault> {
         let bucket = self.bucket(name);
-        let objects = bucket.list(&folder(name)).await?;
+        let objects = bucket.list(&self.folder(name)).await?;
         let own = objects.into_iter().filter(|object| {
             bucket
                 .marks
@@ -292,41 +335,11 @@ impl GcpPublisher {
 #[async_trait]
 impl ImagePublisher for GcpPublisher {
     async fn publish(&self, request: ImageRequest) -> Result<PublishedImage, CloudError> {
-        let name = request.name.clone();
-        require_name(&name)?;
-        let subject = format!("{PROVIDER}: {name} in {}", self.api.project());
-        request.progress.started(Step::Publish, subject.clone());
-        let path = request.image.clone();
-        let (sha256, tarball) = blocking(move || {
-            let image = SparseImage::open(&path)?;
-            Ok::<_, ImageError>((hex::encode(image.sha256()?), Tarball::new(image)))
-        })
-        .await?
-        .map_err(Fault::from)?;
-        let work = Work {
-            request,
-            tarball: Arc::new(tarball),
-            sha256,
-            subject,
+        let telling = Self {
+            api: self.api.telling(&request.progress),
+            bucket: self.bucket.clone(),
         };
-        let existed = self.settled(&name, &work.sha256).await?.is_some();
-        if !existed {
-            let archive = self.send(&work).await?;
-            self.import(&work, &archive).await?;
-            if self.settled(&name, &work.sha256).await?.is_none() {
-                return Err(CloudError::new(
-                    CloudErrorKind::Failed,
-                    format!("Compute Engine could not make the image {name} from what was sent"),
-                )
-                .with_advice("try again: that goes on with what is in the bucket"));
-            }
-        }
-        self.clear(&name).await?;
-        let id = self.id(&name).path();
-        work.request
-            .progress
-            .finished(Step::Publish, work.subject, id.clone());
-        Ok(PublishedImage { id, existed })
+        telling.publish_now(request).await
     }
 
     async fn discard(&self, name: &str) -> Result<(), CloudError> {
@@ -352,57 +365,6 @@ impl ImagePublisher for GcpPublisher {
     }
 }
 
-/// The pieces in groups, each of which is put together first.
-struct Groups<'a> {
-    folder: &'a str,
-    groups: Vec<Group>,
-    pieces: u64,
-    length: u64,
-    crc: Crc32c,
-}
-
-struct Group {
-    name: String,
-    pieces: Vec<String>,
-    length: u64,
-    crc: Crc32c,
-}
-
-impl<'a> Groups<'a> {
-    fn new(folder: &'a str) -> Self {
-        Self {
-            folder,
-            groups: Vec::new(),
-            pieces: 0,
-            length: 0,
-            crc: Crc32c::default(),
-        }
-    }
-
-    fn add(&mut self, name: String, bytes: &[u8]) {
-        if self
-            .groups
-            .last()
-            .is_none_or(|group| group.pieces.len() == COMPONENTS)
-        {
-            self.groups.push(Group {
-                name: format!("{}group-{:02}", self.folder, self.groups.len()),
-                pieces: Vec::new(),
-                length: 0,
-                crc: Crc32c::default(),
-            });
-        }
-        if let Some(group) = self.groups.last_mut() {
-            group.pieces.push(name);
-            group.length += bytes.len() as u64;
-            group.crc.update(bytes);
-        }
-        self.pieces += 1;
-        self.length += bytes.len() as u64;
-        self.crc.update(bytes);
-    }
-}
-
 /// Sends a piece, unless it is there.
 async fn send_piece(bucket: &Bucket<'_>, name: &str, bytes: &[u8]) -> Result<(), Fault> {
     let mut crc = Crc32c::default();
@@ -412,11 +374,6 @@ async fn send_piece(bucket: &Bucket<'_>, name: &str, bytes: &[u8]) -> Result<(),
         bucket.put(name, bytes, crc).await?;
     }
     Ok(())
-}
-
-/// Where in the bucket everything for an image is.
-fn folder(name: &str) -> String {
-    format!("aicert/{name}/")
 }
 
 fn require_name(name: &str) -> Result<(), CloudError> {

@@ -287,5 +287,5 @@ fn chain(error: &reqwest::Error) -> String {
         text.push_str(&format!(": {next}"));
         cause = next.source();
     }
-    aicert_core::text::printable(&text, 600)
+    text
 }

@@ -4,19 +4,28 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use aicert_cloud_gcp::GcpPublisher;
-use aicert_cloud_testing::gcp::{BUCKET, Fault, Google};
+use aicert_cloud_gcp::{GcpConfig, GcpPublisher};
+use aicert_cloud_testing::gcp::{BUCKET, Fault, Google, PROJECT};
 use aicert_core::cloud::{CloudErrorKind, ImagePublisher as _, ImageRequest};
 use aicert_core::progress::{Progress, ProgressEvent};
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use crate::support::{config, machine};
+use crate::support::{config, credentials, machine, paces};
 
 /// A disk image of a little less than a GiB, with text in a few places.
-pub(crate) fn image(texts: &[(u64, &str)]) -> NamedTempFile {
+fn image(texts: &[(u64, &str)]) -> NamedTempFile {
+    image_of((1 << 30) - (1 << 20), texts)
+}
+
+/// One that is much smaller; what is imported is a whole GiB all the same, in as many pieces.
+pub(crate) fn small_image(texts: &[(u64, &str)]) -> NamedTempFile {
+    image_of(70 << 20, texts)
+}
+
+fn image_of(length: u64, texts: &[(u64, &str)]) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
-    file.as_file().set_len((1 << 30) - (1 << 20)).unwrap();
+    file.as_file().set_len(length).unwrap();
     for (at, text) in texts {
         file.seek(SeekFrom::Start(*at)).unwrap();
         file.write_all(text.as_bytes()).unwrap();
@@ -124,7 +133,7 @@ async fn what_is_published_is_what_the_file_holds() {
         .unwrap();
     assert!(again.existed);
     assert_eq!(again.id, published.id);
-    let other = image(&[(0, "other")]);
+    let other = small_image(&[(0, "other")]);
     let error = publisher(&google)
         .publish(publication(other.path(), "base-1"))
         .await
@@ -148,7 +157,7 @@ async fn what_was_interrupted_is_gone_on_with() {
     let Some(google) = Google::start().await else {
         return;
     };
-    let file = image(&[(5, "x"), (500 << 20, "y")]);
+    let file = small_image(&[(5, "x"), (50 << 20, "y")]);
     let uploads = |google: &Google| {
         let methods = google.methods();
         methods
@@ -207,11 +216,64 @@ async fn what_was_interrupted_is_gone_on_with() {
 }
 
 #[tokio::test]
+async fn owners_do_not_disturb_each_other() {
+    let Some(google) = Google::start().await else {
+        return;
+    };
+    let of = |owner: &str| {
+        let config = GcpConfig::new(PROJECT, owner.parse().unwrap())
+            .with_endpoint(google.url())
+            .with_credentials(credentials())
+            .with_paces(paces());
+        GcpPublisher::new(config, BUCKET)
+    };
+    let file = small_image(&[(5, "x")]);
+    // Interrupted before it is imported, so that all is in the bucket.
+    google.plan("compute.images.insert", 1, Fault::Refused(403, None));
+    let asked = || publication(file.path(), "base");
+    of("ada").publish(asked()).await.unwrap_err();
+    let there = google.resources();
+    assert!(
+        there.len() > 32
+            && there
+                .iter()
+                .all(|object| object.starts_with("object aicert/ada/base/"))
+    );
+    // Another publishes the same under the same name, and throws it away again.
+    let published = of("ben").publish(asked()).await.unwrap();
+    assert!(!published.existed);
+    of("ben").discard("base").await.unwrap();
+    assert_eq!(
+        google.resources(),
+        there,
+        "what the first has sent is there still"
+    );
+    let sent = google.count();
+    of("ada").publish(asked()).await.unwrap();
+    let methods = google.methods();
+    assert!(
+        !methods[sent..]
+            .iter()
+            .any(|method| method == "storage.objects.insert")
+    );
+    assert_eq!(
+        google.resources(),
+        ["image projects/my-project/global/images/base"]
+    );
+    google.assert_clean();
+}
+
+#[tokio::test]
 async fn what_passes_is_got_over_and_what_is_changed_on_the_way_is_sent_again() {
     let Some(google) = Google::start().await else {
         return;
     };
-    let file = image(&[(5, "x")]);
+    let file = small_image(&[(5, "x")]);
+    let other = Google::start().await.unwrap();
+    publisher(&other)
+        .publish(publication(file.path(), "base"))
+        .await
+        .unwrap();
     google.plan("storage.objects.insert", 3, Fault::Corrupt);
     google.plan("storage.objects.insert", 7, Fault::Cut);
     google.plan("storage.objects.insert", 9, Fault::Expired);
@@ -224,7 +286,10 @@ async fn what_passes_is_got_over_and_what_is_changed_on_the_way_is_sent_again() 
         .await
         .unwrap();
     assert_eq!(google.outstanding(), 0);
-    assert_same_disk(&google.imported("base").unwrap(), file.path());
+    assert!(
+        google.imported("base") == other.imported("base"),
+        "it is what was sent undisturbed, to the last byte"
+    );
     assert_eq!(
         google.resources(),
         ["image projects/my-project/global/images/base"]
@@ -240,7 +305,7 @@ async fn what_is_no_image_of_ours_is_refused() {
     let publisher = publisher(&google);
     let error = publisher.discard("aicert-base").await.unwrap_err();
     assert!(error.message().contains("not published by aicert"), "{error}");
-    let file = image(&[]);
+    let file = small_image(&[]);
     for name in ["", "Base", "../x", "-a"] {
         let error = publisher
             .publish(publication(file.path(), name))

@@ -6,7 +6,7 @@ use aicert_cloud_gcp::{GcpConfig, GcpProvider, GcpPublisher};
 use aicert_cloud_testing::gcp::{BUCKET, Google, Habits};
 use aicert_core::cloud::{CloudProvider as _, ImagePublisher as _, MachineId};
 
-use crate::publish::{image, publication};
+use crate::publish::{publication, small_image};
 use crate::support::{config, credentials, machine, paces, request};
 
 /// The permissions in a role's definition, as far as it is YAML of that form.
@@ -58,7 +58,7 @@ async fn the_role_of_publishers_is_what_calls_need() {
         .with_credentials(credentials())
         .with_paces(paces());
     let publisher = GcpPublisher::new(config, BUCKET);
-    let file = image(&[(0, "x")]);
+    let file = small_image(&[(0, "x")]);
     publisher.publish(publication(file.path(), "base")).await.unwrap();
     publisher.discard("base").await.unwrap();
     assert_eq!(google.resources(), [""; 0]);
