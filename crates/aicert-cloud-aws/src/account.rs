@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use aicert_cloud_common::{Pace, WaitError};
+use aicert_cloud_common::{Pace, Transient as _, WaitError};
+use aicert_core::progress::{Progress, ProgressEvent};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ec2::config::retry::RetryConfig;
@@ -14,11 +16,16 @@ use tokio::sync::Mutex;
 
 use crate::config::AwsConfig;
 use crate::error::Failure;
+use crate::instance::lock;
+
+/// What part of the patience for an answer passes before it is said that something is tried again: two seconds of two minutes.
+const SAID_AFTER: u32 = 60;
 
 /// The clients of one region, with credentials that are looked for when they are first needed.
 pub(crate) struct Account {
     pub(crate) config: AwsConfig,
-    clients: Mutex<Option<Clients>>,
+    clients: Arc<Mutex<Option<Clients>>>,
+    progress: Progress,
 }
 
 #[derive(Clone)]
@@ -31,7 +38,17 @@ impl Account {
     pub(crate) fn new(config: AwsConfig) -> Self {
         Self {
             config,
-            clients: Mutex::new(None),
+            clients: Arc::default(),
+            progress: Progress::ignored(),
+        }
+    }
+
+    /// The same account, for somebody who is told what is tried again.
+    pub(crate) fn telling(&self, progress: &Progress) -> Self {
+        Self {
+            config: self.config.clone(),
+            clients: Arc::clone(&self.clients),
+            progress: progress.clone(),
         }
     }
 
@@ -60,13 +77,28 @@ impl Account {
         Fut: Future<Output = Result<T, SdkError<E>>>,
     {
         let mut renewed = false;
+        let begun = Instant::now();
+        let silent = std::sync::Mutex::new(pace.limit / SAID_AFTER);
+        let tell = |failure: &Failure| {
+            let mut silent = lock(&silent);
+            if failure.again().is_some() && begun.elapsed() >= *silent {
+                // Less and less often: the next time may be after minutes.
+                *silent = begun.elapsed() * 4;
+                let message = format!(
+                    "{failure}; it is tried again for up to {} s",
+                    pace.limit.as_secs()
+                );
+                self.progress.send(ProgressEvent::Warning { message });
+            }
+        };
         loop {
             let answer = pace
                 .retry(|| async {
                     let clients = self.clients().await;
                     send(clients)
                         .await
-                        .map_err(|error| Failure::of(operation, &error, &passes))
+                        .map_err(|error| Failure::of(operation, &self.config.region, &error, &passes))
+                        .inspect_err(tell)
                 })
                 .await;
             let failure = match answer {

@@ -14,13 +14,18 @@ pub(crate) enum Failure {
     #[error("{operation} was refused ({code}): {message}")]
     Refused {
         operation: &'static str,
+        region: String,
         code: String,
         message: String,
         again: Option<Again>,
     },
     /// Amazon, or the way there, does not work.
     #[error("{operation} could not be carried out: {why}")]
-    Unreachable { operation: &'static str, why: String },
+    Unreachable {
+        operation: &'static str,
+        region: String,
+        why: String,
+    },
     /// Nothing says who asks.
     #[error("{operation} needs credentials, and there are none that can be used: {why}")]
     NoCredentials { operation: &'static str, why: String },
@@ -75,6 +80,7 @@ impl Failure {
     /// What the SDK says of an operation; `passes` knows more errors that pass, by their codes and messages.
     pub(crate) fn of<E>(
         operation: &'static str,
+        region: &str,
         error: &SdkError<E>,
         passes: impl Fn(&str, &str) -> bool,
     ) -> Self
@@ -95,6 +101,7 @@ impl Failure {
         let Some(response) = response else {
             return Self::Unreachable {
                 operation,
+                region: region.into(),
                 why: reasons(error),
             };
         };
@@ -103,6 +110,7 @@ impl Failure {
             // Something on the way answered, and not Amazon.
             return Self::Unreachable {
                 operation,
+                region: region.into(),
                 why: format!(
                     "the answer has the HTTP status {status}, and says nothing else that is understood"
                 ),
@@ -120,6 +128,7 @@ impl Failure {
             || status == 503;
         Self::Refused {
             operation,
+            region: region.into(),
             code: code.into(),
             message: told(message.unwrap_or("nothing else was said")),
             again: passing.then_some(after.unwrap_or(Again::Soon)),
@@ -169,11 +178,12 @@ impl From<Failure> for CloudError {
         match failure {
             Failure::Refused {
                 operation,
+                region,
                 code,
                 again,
                 ..
             } => {
-                let (kind, advice) = explain(operation, &code);
+                let (kind, advice) = explain(operation, &region, &code);
                 let error = Self::new(kind, message);
                 let error = match advice {
                     Some(advice) => error.with_advice(advice),
@@ -184,8 +194,10 @@ impl From<Failure> for CloudError {
                     None => error,
                 }
             }
-            Failure::Unreachable { .. } => Self::new(Kind::Unavailable, message)
-                .with_advice("look at the network and at https://health.aws.amazon.com, and try again")
+            Failure::Unreachable { region, .. } => Self::new(Kind::Unavailable, message)
+                .with_advice(format!(
+                    "look at the network, at https://health.aws.amazon.com, and whether Amazon has a region {region:?}; if not, {OTHER_REGION}"
+                ))
                 .retryable(),
             Failure::NoCredentials { .. } => Self::new(Kind::PermissionDenied, message).with_advice(
                 "log in (`aws sso login`, `aws configure`), name the profile in AWS_PROFILE, or set AWS_ACCESS_KEY_ID and \
@@ -206,8 +218,12 @@ impl From<Failure> for CloudError {
     }
 }
 
+/// How it is said which region is meant.
+const OTHER_REGION: &str =
+    "name another one: `region` in the section `machine`, AWS_REGION, or `--region` of `aicert image`";
+
 /// What a code of EC2 or EBS means for whoever asked (EC2 API, "Error codes").
-fn explain(operation: &str, code: &str) -> (CloudErrorKind, Option<String>) {
+fn explain(operation: &str, region: &str, code: &str) -> (CloudErrorKind, Option<String>) {
     use CloudErrorKind as Kind;
     let told = |kind, advice: &str| (kind, Some(advice.to_owned()));
     match code {
@@ -241,11 +257,18 @@ fn explain(operation: &str, code: &str) -> (CloudErrorKind, Option<String>) {
         | "InvalidSignatureException"
         | "MissingAuthenticationToken" => told(
             Kind::PermissionDenied,
-            "Amazon does not know these credentials: log in again, look at AWS_PROFILE and at the clock of this computer",
+            // Regions that are not enabled say the same of good credentials.
+            &format!(
+                "Amazon does not know these credentials in {region:?}: log in again, look at AWS_PROFILE and at the clock of this \
+                 computer; if they are good elsewhere, the region is not enabled for the account: enable it \
+                 (`aws account enable-region --region-name {region}`), or {OTHER_REGION}"
+            ),
         ),
         "OptInRequired" | "PendingVerification" | "Blocked" => told(
             Kind::PermissionDenied,
-            "the account or region is not enabled: open it in the AWS console",
+            &format!(
+                "the account, or its region {region:?}, is not enabled: enable it in the AWS console, or {OTHER_REGION}"
+            ),
         ),
         "InsufficientInstanceCapacity"
         | "InsufficientHostCapacity"
@@ -320,7 +343,7 @@ fn explain(operation: &str, code: &str) -> (CloudErrorKind, Option<String>) {
 }
 
 /// What an instance that never ran says of why (`StateReason`); the code looks like `Server.InsufficientInstanceCapacity`.
-pub(crate) fn ended(instance: &str, code: &str, message: &str) -> Failure {
+pub(crate) fn ended(region: &str, instance: &str, code: &str, message: &str) -> Failure {
     let inner = code.rsplit_once('.').map_or(code, |(_, code)| code);
     let (kind, advice) = match inner {
         "InternalError" => (
@@ -334,7 +357,7 @@ pub(crate) fn ended(instance: &str, code: &str, message: &str) -> Failure {
             CloudErrorKind::Exhausted,
             Some("Amazon took the spot machine away: try again, or turn `spot` off".to_owned()),
         ),
-        inner => explain("RunInstances", inner),
+        inner => explain("RunInstances", region, inner),
     };
     let kind = match kind {
         CloudErrorKind::Failed => CloudErrorKind::Boot,

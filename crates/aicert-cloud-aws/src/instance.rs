@@ -232,7 +232,10 @@ pub(crate) async fn wait(
                 InstanceStateName::Running if machine.address.is_some() => return Ok(Some(machine.clone())),
                 InstanceStateName::Running => note(format!("{} runs, without a public address", machine.id)),
                 InstanceStateName::Pending => note(format!("{} is pending", machine.id)),
-                _ => return Err(error::ended(&machine.id, &machine.why.0, &machine.why.1)),
+                _ => {
+                    let (code, message) = &machine.why;
+                    return Err(error::ended(&account.config.region, &machine.id, code, message));
+                }
             }
             Ok(None)
         })

@@ -57,6 +57,7 @@ impl ImagePublisher for AwsPublisher {
 }
 
 async fn publish(account: &Account, request: &ImageRequest) -> Result<PublishedImage, Failure> {
+    let account = &account.telling(&request.progress);
     require_name(&request.name)?;
     let subject = format!("{} in {} (Amazon EC2)", request.name, account.config.region);
     request.progress.started(Step::Publish, &subject);

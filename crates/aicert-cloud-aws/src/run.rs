@@ -44,6 +44,7 @@ pub(crate) async fn provision(
     account: &Account,
     request: &MachineRequest,
 ) -> Result<MachineRecord, CloudError> {
+    let account = &account.telling(&request.progress);
     let order = prepare(account, request).await?;
     let there = instance::list(account, Some(&request.job)).await?;
     if there.iter().any(|machine| !machine.is_running()) {

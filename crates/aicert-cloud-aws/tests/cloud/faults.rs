@@ -5,6 +5,7 @@ use aicert_core::cloud::{
     CloudError, CloudErrorKind, CloudProvider as _, MachineId, MachineIdentity, MachineRequest,
 };
 use aicert_core::digest::ClientDigest;
+use aicert_core::progress::{Progress, ProgressEvent};
 
 use crate::scene::{Scene, config, impatience, patience, request};
 
@@ -212,6 +213,13 @@ async fn what_does_not_pass_is_rolled_back_and_explained() {
             "AWS_PROFILE",
         ),
         (
+            "DescribeInstanceTypes",
+            "AuthFailure",
+            401,
+            CloudErrorKind::PermissionDenied,
+            "enable-region --region-name eu-west-1`), or name another one: `region` in",
+        ),
+        (
             "DescribeImages",
             "InvalidAMIID.NotFound",
             400,
@@ -223,7 +231,7 @@ async fn what_does_not_pass_is_rolled_back_and_explained() {
             "OptInRequired",
             401,
             CloudErrorKind::PermissionDenied,
-            "enabled",
+            "its region \"eu-west-1\", is not enabled",
         ),
     ] {
         let Some(scene) = Scene::new().await else { return };
@@ -511,12 +519,32 @@ async fn nobody_there_and_nobody_known() {
     let nowhere = config().with_endpoint(format!("http://{free}")).with_credentials(
         aws_sdk_ec2::config::Credentials::new("a", "b", None, None, "tests"),
     );
+    let (progress, mut events) = Progress::channel(1000);
+    let mut wanted = request("nowhere");
+    wanted.progress = progress;
     let error = aicert_cloud_aws::AwsProvider::new(nowhere)
-        .list()
+        .provision(wanted)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), CloudErrorKind::Unavailable);
     assert!(error.is_retryable());
+    let advice = error.advice().unwrap();
+    assert!(
+        advice.contains("a region \"eu-west-1\"") && advice.contains("`region` in"),
+        "{advice}"
+    );
+    // While it is tried again, that is said; and not each time.
+    let said: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
+        .filter_map(|event| match event {
+            ProgressEvent::Warning { message } if message.contains("tried again") => Some(message),
+            _ => None,
+        })
+        .collect();
+    assert!(matches!(said.len(), 1..=4), "{said:?}");
+    assert!(
+        said[0].contains("DescribeInstanceTypes could not be carried out"),
+        "{said:?}"
+    );
     let unknown = config().with_credentials(Unknown);
     let error = aicert_cloud_aws::AwsProvider::new(unknown)
         .list()
