@@ -6,8 +6,9 @@ use aicert_core::cloud::{
 };
 use aicert_core::digest::ClientDigest;
 use aicert_core::progress::{Progress, ProgressEvent};
+use futures_util::future::join_all;
 
-use crate::scene::{Scene, config, impatience, patience, request};
+use crate::scene::{Scene, config, impatience, patience, request, until_ended};
 
 /// All that a machine's life calls, in the order of the first time.
 const MAKING: [&str; 8] = [
@@ -47,7 +48,7 @@ async fn lives(scene: &Scene, job: &str, why: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_that_pass_are_waited_for() {
-    for fault in [
+    let cases = [
         Fault::THROTTLED,
         Fault::BROKEN,
         Fault::LOST,
@@ -57,13 +58,15 @@ async fn faults_that_pass_are_waited_for() {
             code: "TooManyRequestsException",
             retry_after: Some(0),
         },
-    ] {
+    ];
+    join_all(cases.map(async |fault| {
         let Some(scene) = Scene::new().await else { return };
         for operation in MAKING.into_iter().chain(ENDING) {
             scene.cloud.inject(When::Operation(operation, 2), fault);
         }
         lives(&scene, "passing", &format!("{fault:?}")).await;
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,15 +85,13 @@ async fn it_is_asked_again_when_amazon_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_may_be_lost() {
-    for number in 0.. {
-        let Some(scene) = Scene::new().await else { return };
+    until_ended(10, async |number| {
+        let scene = Scene::new().await?;
         scene.cloud.inject(When::Request(number), Fault::LOST);
         lives(&scene, "lost", &format!("request {number}")).await;
-        if (scene.cloud.requests().len() as u64) <= number {
-            assert!(number > 10);
-            break;
-        }
-    }
+        Some((scene.cloud.requests().len() as u64) <= number)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +141,7 @@ async fn a_machine_that_was_started_and_is_not_listed_yet_is_destroyed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_pass_is_rolled_back_and_explained() {
-    for (operation, code, status, kind, advice) in [
+    let cases = [
         (
             "RunInstances",
             "InsufficientInstanceCapacity",
@@ -233,7 +234,8 @@ async fn what_does_not_pass_is_rolled_back_and_explained() {
             CloudErrorKind::PermissionDenied,
             "its region \"eu-west-1\", is not enabled",
         ),
-    ] {
+    ];
+    join_all(cases.map(async |(operation, code, status, kind, advice)| {
         let Some(scene) = Scene::new().await else { return };
         let fault = Fault::Refuse {
             status,
@@ -257,7 +259,8 @@ async fn what_does_not_pass_is_rolled_back_and_explained() {
             "{code}: {error:?}"
         );
         scene.assert_nothing_left().await;
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

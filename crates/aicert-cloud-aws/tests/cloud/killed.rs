@@ -6,7 +6,7 @@ use aicert_cloud_aws::AwsProvider;
 use aicert_cloud_testing::aws::{AwsCloud, Fault, Slow, When};
 use aicert_core::cloud::{CloudProvider as _, MachineId};
 
-use crate::scene::{Scene, config, request};
+use crate::scene::{Scene, config, request, until_ended};
 
 const JOB: &str = "killed";
 
@@ -69,10 +69,10 @@ async fn clean_up(scene: &Scene, why: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_it_makes_a_machine() {
-    for number in 0.. {
+    until_ended(8, async |number| {
         let mut ended = false;
         for carried_out in [false, true] {
-            let Some(scene) = Scene::new().await else { return };
+            let scene = Scene::new().await?;
             scene.cloud.slow(Slow {
                 listing: u32::from(carried_out),
                 start: 1,
@@ -95,19 +95,17 @@ async fn while_it_makes_a_machine() {
             }
             clean_up(&scene, &why).await;
         }
-        if ended {
-            assert!(number > 8, "{number} requests");
-            break;
-        }
-    }
+        Some(ended)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_it_destroys_a_machine() {
-    for number in 0.. {
+    until_ended(4, async |number| {
         let mut ended = false;
         for carried_out in [false, true] {
-            let Some(scene) = Scene::new().await else { return };
+            let scene = Scene::new().await?;
             scene.provision(JOB).await.unwrap();
             scene.cloud.slow(Slow {
                 end: 1,
@@ -124,9 +122,7 @@ async fn while_it_destroys_a_machine() {
             )
             .await;
         }
-        if ended {
-            assert!(number > 4, "{number} requests");
-            break;
-        }
-    }
+        Some(ended)
+    })
+    .await;
 }

@@ -8,7 +8,7 @@ use aicert_core::cloud::{CloudErrorKind, CloudProvider as _, ImagePublisher as _
 use aicert_core::progress::{Progress, ProgressEvent};
 use sha2::{Digest as _, Sha256};
 
-use crate::scene::{Scene, config, request};
+use crate::scene::{Scene, config, request, until_ended};
 
 const BLOCK: usize = 512 << 10;
 const NAME: &str = "aicert-0.1.0";
@@ -118,8 +118,8 @@ async fn an_image_is_published_once_and_makes_machines() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_interrupted_goes_on() {
     // At every request; blocks travel at the same time, and in any order.
-    for number in 0.. {
-        let Some(scene) = Scene::new().await else { return };
+    until_ended(12, async |number| {
+        let scene = Scene::new().await?;
         let folder = tempfile::tempdir().unwrap();
         let image = disk(folder.path(), 6);
         let carried_out = number % 2 == 0;
@@ -145,11 +145,9 @@ async fn what_was_interrupted_goes_on() {
         assert_stored(&scene, &image);
         scene.publisher().discard(NAME).await.unwrap();
         scene.assert_nothing_left().await;
-        if finished {
-            assert!(number > 12, "{number} requests");
-            break;
-        }
-    }
+        Some(finished)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

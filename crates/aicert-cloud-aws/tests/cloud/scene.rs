@@ -10,6 +10,7 @@ use aicert_core::digest::ClientDigest;
 use aicert_core::progress::Progress;
 use aicert_core::spec::{AwsMachine, CloudMachine};
 use aws_sdk_ec2::config::Credentials;
+use futures_util::future::join_all;
 
 pub(crate) struct Scene {
     pub(crate) cloud: AwsCloud,
@@ -25,7 +26,7 @@ pub(crate) fn patience() -> Patience {
         start: pace,
         end: pace,
         publish: pace,
-        settle: ms(500),
+        settle: ms(200),
     }
 }
 
@@ -73,6 +74,22 @@ pub(crate) fn request(job: &str) -> MachineRequest {
         idle: Duration::from_secs(600),
         lifetime: Some(Duration::from_secs(3600)),
         progress: Progress::ignored(),
+    }
+}
+
+/// Runs something for each number until it says that it has come to an end (nothing: there are no tools), which must not be before
+/// `least`. Several at a time: mostly they wait.
+pub(crate) async fn until_ended<F: Future<Output = Option<bool>>>(least: u64, run: impl Fn(u64) -> F) {
+    const AT_ONCE: u64 = 6;
+    for first in (0..).step_by(AT_ONCE as usize) {
+        let ended = join_all((first..first + AT_ONCE).map(&run)).await;
+        if ended.contains(&None) {
+            return;
+        }
+        if let Some(last) = (first..).zip(ended).find(|(_, ended)| *ended == Some(true)) {
+            assert!(last.0 > least, "{} requests", last.0);
+            return;
+        }
     }
 }
 
