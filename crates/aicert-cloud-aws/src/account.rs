@@ -3,10 +3,10 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aicert_cloud_common::{Pace, Transient as _, WaitError};
-use aicert_core::progress::{Progress, ProgressEvent};
+use aicert_cloud_common::{Pace, WaitError, Waits};
+use aicert_core::progress::Progress;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ec2::config::retry::RetryConfig;
@@ -16,16 +16,12 @@ use tokio::sync::Mutex;
 
 use crate::config::AwsConfig;
 use crate::error::Failure;
-use crate::instance::lock;
-
-/// What part of the patience for an answer passes before it is said that something is tried again: two seconds of two minutes.
-const SAID_AFTER: u32 = 60;
 
 /// The clients of one region, with credentials that are looked for when they are first needed.
 pub(crate) struct Account {
     pub(crate) config: AwsConfig,
     clients: Arc<Mutex<Option<Clients>>>,
-    progress: Progress,
+    waits: Waits,
 }
 
 #[derive(Clone)]
@@ -39,7 +35,7 @@ impl Account {
         Self {
             config,
             clients: Arc::default(),
-            progress: Progress::ignored(),
+            waits: Waits::silent(),
         }
     }
 
@@ -48,7 +44,7 @@ impl Account {
         Self {
             config: self.config.clone(),
             clients: Arc::clone(&self.clients),
-            progress: progress.clone(),
+            waits: Waits::told_to(progress),
         }
     }
 
@@ -77,28 +73,16 @@ impl Account {
         Fut: Future<Output = Result<T, SdkError<E>>>,
     {
         let mut renewed = false;
-        let begun = Instant::now();
-        let silent = std::sync::Mutex::new(pace.limit / SAID_AFTER);
-        let tell = |failure: &Failure| {
-            let mut silent = lock(&silent);
-            if failure.again().is_some() && begun.elapsed() >= *silent {
-                // Less and less often: the next time may be after minutes.
-                *silent = begun.elapsed() * 4;
-                let message = format!(
-                    "{failure}; it is tried again for up to {} s",
-                    pace.limit.as_secs()
-                );
-                self.progress.send(ProgressEvent::Warning { message });
-            }
-        };
         loop {
-            let answer = pace
-                .retry(|| async {
-                    let clients = self.clients().await;
-                    send(clients)
-                        .await
-                        .map_err(|error| Failure::of(operation, &self.config.region, &error, &passes))
-                        .inspect_err(tell)
+            let answer = self
+                .waits
+                // In a box, as the futures of the SDK are within each other too deep for the compiler's patience.
+                .retry(pace, || {
+                    Box::pin(async {
+                        send(self.clients().await)
+                            .await
+                            .map_err(|error| Failure::of(operation, &self.config.region, &error, &passes))
+                    })
                 })
                 .await;
             let failure = match answer {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use aicert_cloud_common::Waits;
 use aicert_core::progress::Progress;
 use azure_core::auth::{AccessToken, TokenCredential};
 use bytes::Bytes;
@@ -23,14 +24,13 @@ use crate::credential::Credential;
 use crate::error::Failure;
 use crate::refusal::{Detail, Refusal};
 use crate::transport::{Http, Reply, Transport};
-use crate::waits::Waits;
 
 /// A subscription, as Resource Manager shows it.
 #[derive(Clone)]
 pub(crate) struct Arm {
     pub(crate) subscription: String,
     pub(crate) patience: Patience,
-    pub(crate) waits: Waits,
+    waits: Waits,
     pub(crate) compute: azure_mgmt_compute::Client,
     pub(crate) http: Http,
     endpoint: Url,
@@ -135,7 +135,7 @@ impl Arm {
         Ok(Self {
             subscription,
             patience: config.patience,
-            waits: Waits::new(config.patience.request),
+            waits: Waits::silent(),
             compute,
             http,
             endpoint,
@@ -147,9 +147,24 @@ impl Arm {
     /// The same, telling somebody when a request is tried again and again.
     pub(crate) fn telling(&self, progress: &Progress) -> Self {
         Self {
-            waits: Waits::telling(self.patience.request, progress),
+            waits: Waits::told_to(progress),
             ..self.clone()
         }
+    }
+
+    /// Tries a request until it succeeds, through errors that pass. All requests here may be sent twice.
+    pub(crate) async fn retry<T, F>(
+        &self,
+        what: impl Into<String>,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        self.waits
+            .retry(self.patience.request, attempt)
+            .await
+            .map_err(Failure::waiting(what))
     }
 
     /// Waits until no request of this process is on its way that changes something.
@@ -190,12 +205,11 @@ impl Arm {
         if !body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        self.waits
-            .retry(format!("{method} {}", url.path()), || {
-                self.transport
-                    .send(method.clone(), url, headers.clone(), body.clone())
-            })
-            .await
+        self.retry(format!("{method} {}", url.path()), || {
+            self.transport
+                .send(method.clone(), url, headers.clone(), body.clone())
+        })
+        .await
     }
 
     /// Sends a request of the generated client, through errors that pass. Its own way of waiting sends a `PUT` again at
@@ -205,26 +219,25 @@ impl Arm {
         what: &str,
         call: impl Fn() -> BoxFuture<'static, azure_core::Result<R>>,
     ) -> Result<Reply, Failure> {
-        self.waits
-            .retry(what, || async {
-                let (status, headers, body) = call().await?.into().deconstruct();
-                let body = body.collect().await?;
-                let headers = headers
-                    .iter()
-                    .filter_map(|(name, value)| {
-                        Some((
-                            reqwest::header::HeaderName::from_bytes(name.as_str().as_bytes()).ok()?,
-                            HeaderValue::from_str(value.as_str()).ok()?,
-                        ))
-                    })
-                    .collect();
-                Ok(Reply {
-                    status: status.into(),
-                    headers,
-                    body,
+        self.retry(what, || async {
+            let (status, headers, body) = call().await?.into().deconstruct();
+            let body = body.collect().await?;
+            let headers = headers
+                .iter()
+                .filter_map(|(name, value)| {
+                    Some((
+                        reqwest::header::HeaderName::from_bytes(name.as_str().as_bytes()).ok()?,
+                        HeaderValue::from_str(value.as_str()).ok()?,
+                    ))
                 })
+                .collect();
+            Ok(Reply {
+                status: status.into(),
+                headers,
+                body,
             })
-            .await
+        })
+        .await
     }
 
     /// Everything of a list, page by page.

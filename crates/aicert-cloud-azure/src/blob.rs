@@ -11,9 +11,9 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
+use crate::arm::Arm;
 use crate::error::Failure;
-use crate::transport::{Http, Reply, checked};
-use crate::waits::Waits;
+use crate::transport::{Reply, checked};
 
 /// How much one request may carry.
 pub(crate) const PIECE: u64 = 4 << 20;
@@ -26,15 +26,14 @@ const RANGES: usize = 10_000_000;
 /// A page blob that may be written.
 #[derive(Debug, Clone)]
 pub(crate) struct PageBlob {
-    http: Http,
-    waits: Waits,
+    arm: Arm,
     /// Whoever has it may write.
     address: Secret,
 }
 
 impl PageBlob {
-    pub(crate) fn new(http: Http, waits: Waits, address: Secret) -> Self {
-        Self { http, waits, address }
+    pub(crate) fn new(arm: Arm, address: Secret) -> Self {
+        Self { arm, address }
     }
 
     /// Writes pages. What arrived is compared: the service refuses bytes that do not match their MD5, and says which it got.
@@ -120,9 +119,10 @@ impl PageBlob {
                 HeaderValue::from_str(value).map_err(|_| unusable())?,
             );
         }
-        self.waits
+        self.arm
             .retry(request.clone(), || async {
                 let reply = self
+                    .arm
                     .http
                     .send(method.clone(), &url, map.clone(), body.clone())
                     .await?;

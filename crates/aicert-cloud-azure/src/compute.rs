@@ -301,7 +301,6 @@ pub(crate) async fn console(arm: &Arm, name: &str) -> Result<Vec<u8>, Failure> {
         why: "the address of the console is none".into(),
     })?;
     let reply = arm
-        .waits
         .retry("GET the console", || async {
             // The address has what it needs to be let in.
             let reply = arm

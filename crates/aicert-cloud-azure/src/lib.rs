@@ -17,7 +17,6 @@ mod remove;
 mod size;
 mod transport;
 mod vhd;
-mod waits;
 
 /// What gives access tokens: for embedders that bring their own. It is the type of `azure_core` 1.
 pub use azure_core_now::credentials::TokenCredential;

@@ -218,7 +218,7 @@ impl AzurePublisher {
         request: &ImageRequest,
     ) -> Result<(), Failure> {
         let address = shelf.open_disk().await?;
-        let blob = PageBlob::new(shelf.arm.http.clone(), shelf.arm.waits.clone(), address);
+        let blob = PageBlob::new(shelf.arm.clone(), address);
         let there = blob.ranges().await?;
         let total = content.vhd.length();
         let done = AtomicU64::new(0);

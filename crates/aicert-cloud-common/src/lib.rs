@@ -8,6 +8,7 @@ mod pace;
 mod price;
 mod provisioning;
 mod tags;
+mod waits;
 
 pub use console::console_text;
 pub use image::{ImageError, SparseImage};
@@ -17,3 +18,4 @@ pub use pace::{Again, Pace, Transient, WaitError};
 pub use price::PriceClass;
 pub use provisioning::provisioning_document;
 pub use tags::{Names, Owner, ParseOwnerError, Tags};
+pub use waits::Waits;

@@ -2,13 +2,12 @@
 
 mod credentials;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex as Cell};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use aicert_cloud_common::{Again, Transient as _};
+use aicert_cloud_common::Waits;
 use aicert_core::cloud::CloudErrorKind;
-use aicert_core::progress::{Progress, ProgressEvent};
+use aicert_core::progress::Progress;
 use google_cloud_auth::build_errors;
 use google_cloud_auth::credentials::Credentials;
 use google_cloud_compute_v1::client::{
@@ -28,9 +27,7 @@ use credentials::Renewable;
 pub(crate) struct Api {
     pub(crate) config: GcpConfig,
     clients: Arc<Mutex<Option<Arc<Clients>>>>,
-    /// Who is told what goes wrong for long, and when that was last done.
-    progress: Progress,
-    told: Arc<Cell<Option<Instant>>>,
+    waits: Waits,
 }
 
 /// Clients that use the same credentials.
@@ -69,15 +66,14 @@ impl Api {
         Self {
             config,
             clients: Arc::default(),
-            progress: Progress::ignored(),
-            told: Arc::default(),
+            waits: Waits::silent(),
         }
     }
 
     /// The same, which tells there what goes wrong for long.
     pub(crate) fn telling(&self, progress: &Progress) -> Self {
         Self {
-            progress: progress.clone(),
+            waits: Waits::told_to(progress),
             ..self.clone()
         }
     }
@@ -98,53 +94,26 @@ impl Api {
         F: Future<Output = Result<T, E>> + Send,
     {
         let renewed = AtomicBool::new(false);
-        let failed = AtomicU32::new(0);
-        let pace = &self.config.paces.request;
-        pace.retry(|| async {
-            let clients = self.clients(doing).await?;
-            let used = clients.renewable.number();
-            let fault = match request(Arc::clone(&clients)).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error.into_fault(doing),
-            };
-            if fault.is_unauthenticated() && !renewed.swap(true, Ordering::Relaxed) {
-                clients
-                    .renewable
-                    .renew(used)
-                    .map_err(|error| unusable_credentials(doing, &error))?;
-                return Err(fault.passing());
-            }
-            self.tell(&fault, failed.fetch_add(1, Ordering::Relaxed));
-            Err(fault)
-        })
-        .await
-        .map_err(|error| Fault::waited(doing, error))
-    }
-
-    /// Tells of a request that has failed, and before that `earlier` times, if it is asked again: when that takes a while,
-    /// and not too often.
-    fn tell(&self, fault: &Fault, earlier: u32) {
-        let pause = match fault.again() {
-            None => return,
-            Some(Again::Soon) => Duration::ZERO,
-            Some(Again::After(pause)) => pause,
-        };
-        let often = self.config.paces.tell;
-        let mut told = self
-            .told
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if (earlier == 0 && pause < often) || told.is_some_and(|told| told.elapsed() < often) {
-            return;
-        }
-        *told = Some(Instant::now());
-        let when = match pause.as_secs() {
-            0 => String::new(),
-            pause => format!(" in {pause} s, as Google wishes"),
-        };
-        self.progress.send(ProgressEvent::Warning {
-            message: format!("{}; trying again{when}", fault.in_short()),
-        });
+        let pace = self.config.paces.request;
+        self.waits
+            .retry(pace, || async {
+                let clients = self.clients(doing).await?;
+                let used = clients.renewable.number();
+                let fault = match request(Arc::clone(&clients)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error.into_fault(doing),
+                };
+                if fault.is_unauthenticated() && !renewed.swap(true, Ordering::Relaxed) {
+                    clients
+                        .renewable
+                        .renew(used)
+                        .map_err(|error| unusable_credentials(doing, &error))?;
+                    return Err(fault.passing());
+                }
+                Err(fault)
+            })
+            .await
+            .map_err(|error| Fault::waited(doing, error))
     }
 
     /// The same, for what need not be there.

@@ -33,8 +33,6 @@ pub struct GcpPaces {
     pub operation: Pace,
     /// How long it is looked again for what may have been made and does not show yet.
     pub settle: Pace,
-    /// How often it is told, as a warning in the progress, that requests fail and are repeated.
-    pub tell: Duration,
 }
 
 impl Default for GcpPaces {
@@ -51,7 +49,6 @@ impl Default for GcpPaces {
             request: pace(1000, 20, 180),
             operation: pace(1000, 5, 900),
             settle: pace(500, 2, 6),
-            tell: Duration::from_secs(20),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod advice;
 
+use std::fmt;
 use std::time::Duration;
 
 use aicert_cloud_common::{Again, ImageError, Transient, WaitError, one_line};
@@ -250,10 +251,12 @@ impl Fault {
             .advise("it may still come to an end: look again in a few minutes"),
         }
     }
+}
 
-    /// For a list of what could not be done.
-    pub(crate) fn in_short(&self) -> String {
-        format!("could not {}: {}", self.doing, self.message)
+/// Without advice: for a list of what could not be done.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not {}: {}", self.doing, self.message)
     }
 }
 
@@ -270,7 +273,7 @@ impl From<ImageError> for Fault {
 
 impl From<Fault> for CloudError {
     fn from(fault: Fault) -> Self {
-        let error = Self::new(fault.kind, fault.in_short());
+        let error = Self::new(fault.kind, fault.to_string());
         let error = match fault.advice {
             Some(advice) => error.with_advice(advice.into_string()),
             None => error,

@@ -189,7 +189,7 @@ impl Api {
 /// Says what is left.
 fn incomplete(job: &JobId, left: &[Fault]) -> CloudError {
     let kind = left.first().map_or(CloudErrorKind::Failed, Fault::kind);
-    let left: Vec<_> = left.iter().map(Fault::in_short).collect();
+    let left: Vec<_> = left.iter().map(Fault::to_string).collect();
     CloudError::new(
         kind,
         format!("not everything of the job {job} is removed: {}", left.join("; ")),
