@@ -228,11 +228,25 @@ fn compare_documents(
     faults
 }
 
+/// Whose names of instances count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Those that stand under the root of the cloud whose instances they are.
+    OfTheirClouds,
+    /// Those under an added root as well: whoever chose it says what he likes.
+    OfAnybody,
+}
+
 /// What keeps the evidence from being that of the machine.
 pub(super) fn check_machine(
     quote: &AuthenticQuote,
     expected: &MachineIdentity,
+    names: Names,
 ) -> Result<(), AttestationFault> {
+    let is_of = |cloud: PlatformKind| {
+        let platform = quote.platform();
+        platform == cloud || (names == Names::OfAnybody && platform.is_simulated())
+    };
     let instance = |project: &str, zone: &str, instance: u64| {
         format!("the instance {instance} in zone {zone:?} of project {project:?}")
     };
@@ -249,18 +263,19 @@ pub(super) fn check_machine(
             },
             _,
         ) => {
-            // Under another root than Google's, whoever chose it says what he likes.
             let named = quote
                 .chain()
                 .instance()
-                .filter(|_| quote.platform() == PlatformKind::GceShieldedVm);
+                .filter(|_| is_of(PlatformKind::GceShieldedVm));
             let found = named.map(|named| instance(&named.project_id, &named.zone, named.instance_id));
             (instance(project, zone, *number), found)
         }
         (MachineIdentity::Ec2 { instance }, signer) => {
             let found = match signer {
-                Signer::Document(document) => Some(format!("the instance {:?}", document.instance_id())),
-                Signer::Key(_) => None,
+                Signer::Document(document) if is_of(PlatformKind::AwsNitroTpm) => {
+                    Some(format!("the instance {:?}", document.instance_id()))
+                }
+                Signer::Document(_) | Signer::Key(_) => None,
             };
             (format!("the instance {instance:?}"), found)
         }

@@ -198,7 +198,15 @@ fn it_is_the_machine_that_its_provider_speaks_of() {
         instance: 7,
     };
     let by_document = attested();
-    by_document.check_machine(&ec2("i-0123")).unwrap();
+    by_document
+        .dangerous_check_simulated_machine(&ec2("i-0123"))
+        .unwrap();
+    // Whoever chose the root can say that of any machine.
+    refused!(
+        by_document.check_machine(&ec2("i-0123")),
+        Cause::Attestation(Fault::OtherMachine { .. }),
+        "one that its evidence does not name in this way"
+    );
     let by_key = attest(&answer(&unused())).unwrap();
     let public = ecc_public(&key("ak"), AK_ATTRIBUTES, 0x000b);
     let name = [&[0, 0x0b][..], &PcrBank::Sha256.hash(&[&public])].concat();
@@ -216,11 +224,16 @@ fn it_is_the_machine_that_its_provider_speaks_of() {
         (&by_key, ec2("i-0123")),
         (&by_key, gce),
     ] {
-        refused!(
+        for checked in [
             attestation.check_machine(&identity),
-            Cause::Attestation(Fault::OtherMachine { .. }),
-            "the one that was made is"
-        );
+            attestation.dangerous_check_simulated_machine(&identity),
+        ] {
+            refused!(
+                checked,
+                Cause::Attestation(Fault::OtherMachine { .. }),
+                "the one that was made is"
+            );
+        }
     }
 }
 
