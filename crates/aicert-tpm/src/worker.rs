@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aicert_core::attestation::KeyLocation;
 use aicert_core::tpm::{PcrBank, TpmError, TpmErrorKind};
 use tokio::sync::oneshot;
-use tss_esapi::Context;
+use tss_esapi::{Context, TctiNameConf};
 
 use crate::config::{KeySource, Tcti, TpmConfig};
 use crate::error::{Failure, Hint};
@@ -163,8 +163,8 @@ impl Worker {
 fn open(tcti: &Tcti, key: KeySource, deadline: Duration) -> Result<Session, TpmError> {
     let name_conf = tcti.name_conf()?;
     preflight::check(tcti, deadline)?;
-    let mut context = Context::new(name_conf).map_err(|error| unopened(tcti, error))?;
     let patience = Patience::until(deadline);
+    let mut context = connect(tcti, &name_conf, patience)?;
     let banks = pcr::active_banks(&mut context, patience)?;
     let signer = match key {
         // Documents bring their certificates: what the provider knows of issuers is of no use.
@@ -181,7 +181,26 @@ fn open(tcti: &Tcti, key: KeySource, deadline: Duration) -> Result<Session, TpmE
     })
 }
 
-/// The TSS has little patience of its own when it opens a device, and no words for what it met.
+/// How long the TSS waits for the first answer of a device (tpm2-tss, `Tss2_Tcti_Device_Init`): nobody can tell it to wait for longer.
+const TSS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Has the TSS open the TPM, and again while it loses its patience: a TPM that is at something else answers later, and one that another
+/// process uses does not answer at all.
+fn connect(tcti: &Tcti, name_conf: &TctiNameConf, patience: Patience) -> Result<Context, TpmError> {
+    loop {
+        let begun = Instant::now();
+        let error = match Context::new(name_conf.clone()) {
+            Ok(context) => return Ok(context),
+            Err(error) => error,
+        };
+        let lost_patience = matches!(tcti, Tcti::Device { .. }) && begun.elapsed() >= TSS_PATIENCE;
+        if !lost_patience || patience.left() <= TSS_PATIENCE || !preflight::other_users(tcti).is_empty() {
+            return Err(unopened(tcti, error));
+        }
+    }
+}
+
+/// The TSS has no words for what it met.
 fn unopened(tcti: &Tcti, error: tss_esapi::Error) -> TpmError {
     let message = format!("the TSS could not open {tcti}");
     match preflight::other_users(tcti).as_slice() {
