@@ -67,6 +67,12 @@ impl Requirements {
                     advice: "remove it",
                 }));
             }
+            if line.ends_with('\\') {
+                return Err(refuse(Refusal {
+                    reason: "pip would take the next line for a part of it".to_owned(),
+                    advice: "remove the backslash at its end",
+                }));
+            }
             if line.contains("${") {
                 let reason = "pip would put an environment variable there, and none reaches it".to_owned();
                 return Err(refuse(Refusal {
@@ -405,6 +411,9 @@ mod tests {
             ("x @ file:///x-1-py3-none-any.whl", "none of http"),
             ("x==${VERSION}", "environment variable"),
             ("$(id)", "no requirement"),
+            ("x\\\\", "the next line"),
+            ("x \\ # continues nothing here", "the next line"),
+            ("--pre \\\\", "the next line"),
         ] {
             let error = parse(&format!("numpy\n{line}\n")).unwrap_err();
             assert!(error.starts_with("requirements.txt, line 2: "), "{error}");
