@@ -30,6 +30,7 @@ expect aicert-client aicert-core aicert-verify
 expect aicert-cloud-common aicert-core
 for cloud in azure aws gcp; do expect aicert-cloud-$cloud aicert-cloud-common aicert-core aicert-verify; done
 expect aicert-cloud-testing
+expect aicert-testing aicert-core aicert-inputs aicert-runtime-docker aicert-server aicert-swtpm-testing aicert-tpm aicert-verify
 expect aicert-cloud-qemu aicert-core aicert-swtpm-testing aicert-tpm aicert-verify
 expect aicert-server aicert-core aicert-inputs aicert-runtime-docker aicert-tpm aicert-verify
 for dependency in $(ours aicert-server --no-default-features); do

@@ -10,8 +10,9 @@ use aicert_core::event::JobResult;
 use aicert_core::tpm::{PcrBank, PcrIndex, TpmBackend as _};
 use aicert_runtime_docker::DockerConfig;
 use aicert_server::Ended;
+use aicert_testing::no_docker;
 use common::answers::{certificate, events, lines, problem};
-use common::{Scene, Setup, config, job_id, no_docker, small_tar, submission, tar_of};
+use common::{Scene, Setup, config, job_id, small_tar, submission, tar_of};
 
 const SCRIPT: &str = "
 import os, shutil, time

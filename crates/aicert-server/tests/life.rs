@@ -9,8 +9,9 @@ use aicert_core::api::{JobState, StreamEvent};
 use aicert_core::event::{EventContent, JobResult};
 use aicert_runtime_docker::DockerConfig;
 use aicert_server::Ended;
+use aicert_testing::no_docker;
 use common::answers::{certificate, events, lines};
-use common::{Client, Scene, Setup, config, job_id, no_docker, small_tar, submission, tar_of};
+use common::{Client, Scene, Setup, config, job_id, small_tar, submission, tar_of};
 
 /// How long the job itself ran.
 async fn wall(scene: &Scene, id: &str) -> Duration {

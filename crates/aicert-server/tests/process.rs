@@ -10,9 +10,10 @@ use aicert_core::api::JobState;
 use aicert_core::event::JobResult;
 use aicert_core::time::Timestamp;
 use aicert_swtpm_testing::skip_without;
+use aicert_testing::no_docker;
 use aicert_verify::{Options, TrustAnchors, Unverified};
 use common::binary::{Machine, holds};
-use common::{config, job_id, no_docker, submission};
+use common::{config, job_id, submission};
 use futures_util::StreamExt as _;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aicert_core::api::{JobState, Problem, ProblemCode};
-use common::{Scene, Setup, config, job_id, no_docker, small_tar, submission, tar_of};
+use aicert_testing::no_docker;
+use common::{Scene, Setup, config, job_id, small_tar, submission, tar_of};
 
 /// A file system of some megabytes in memory, unmounted in the end.
 struct Small {

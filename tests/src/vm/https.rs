@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aicert_client::Identity;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use aicert_testing::tls::{self, Credentials};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 
 /// How long nothing may come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,34 +26,14 @@ pub struct Answer {
     pub body: String,
 }
 
-/// The provider of cryptography of everything here.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
 /// Connects, with the certificate of this identity, if any.
 ///
 /// # Errors
 ///
 /// When nobody answers, or not in TLS 1.3.
 pub fn connect(endpoint: SocketAddr, identity: Option<&Identity>) -> io::Result<Connection> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody));
-    let config = match identity {
-        Some(identity) => {
-            let pem = identity.to_pem();
-            let pem = pem.expose().as_bytes();
-            let certificate = CertificateDer::from_pem_slice(pem).map_err(io::Error::other)?;
-            let key = PrivateKeyDer::from_pem_slice(pem).map_err(io::Error::other)?;
-            builder
-                .with_client_auth_cert(vec![certificate], key)
-                .map_err(io::Error::other)?
-        }
-        None => builder.with_no_client_auth(),
-    };
+    let credentials = identity.map(|identity| Credentials::from_pem(identity.to_pem().expose()));
+    let config = tls::client(credentials);
     let name = ServerName::IpAddress(endpoint.ip().into());
     let session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     let socket = TcpStream::connect_timeout(&endpoint, PATIENCE)?;
@@ -122,43 +100,4 @@ pub(super) fn content_length(head: &str) -> Option<usize> {
 
 fn status(head: &str) -> Option<u16> {
     head.split(' ').nth(1)?.parse().ok()
-}
-
-/// Takes every server.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use aicert_client::Identity;
+use aicert_testing::tls;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -74,7 +75,7 @@ fn config() -> ServerConfig {
         .self_signed(&key)
         .expect("it is complete");
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    ServerConfig::builder_with_provider(https::provider())
+    ServerConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3 is there")
         .with_no_client_auth()

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aicert_core::digest::ClientDigest;
-use pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use aicert_testing::tls::{self, Credentials};
+use pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -43,43 +42,14 @@ impl Identity {
         ClientDigest::of(&self.certificate)
     }
 
-    fn private(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.key.serialize_der().into())
+    fn credentials(&self) -> Credentials {
+        let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
+        Credentials::new(self.certificate.clone(), key)
     }
 }
 
 pub(crate) fn tls(identity: Option<&Identity>) -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(Arc::clone(&provider))));
-    match identity {
-        None => builder.with_no_client_auth(),
-        Some(identity) => {
-            // Not through `with_client_auth_cert`, which would notice that an impostor's key is another one.
-            let key = provider
-                .key_provider
-                .load_private_key(identity.private())
-                .unwrap();
-            let certified = rustls::sign::CertifiedKey::new(vec![identity.certificate.clone()], key);
-            builder.with_client_cert_resolver(Arc::new(Always(Arc::new(certified))))
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Always(Arc<rustls::sign::CertifiedKey>);
-
-impl rustls::client::ResolvesClientCert for Always {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
+    tls::client(identity.map(Identity::credentials))
 }
 
 /// A connection on which anything can be said.
@@ -151,48 +121,5 @@ impl Client {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         (status, headers, response.bytes().await.unwrap().to_vec())
-    }
-}
-
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("not offered".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -13,16 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use aicert_core::api::{JobState, JobStatus, KeyLocation, Provisioning};
+use aicert_core::api::{JobState, JobStatus, Provisioning};
 use aicert_core::digest::ClientDigest;
-use aicert_core::progress::Progress;
-use aicert_core::runtime::Runtime as _;
-use aicert_core::spec::ImageSpec;
-use aicert_runtime_docker::{DockerConfig, DockerRuntime};
-use aicert_server::{Backends, Ended, Limits, Server, ServerConfig, Stop};
+use aicert_runtime_docker::DockerConfig;
+use aicert_server::{Ended, Limits};
 use aicert_swtpm_testing::{KeyAlgorithm, SimulatedTpm, SimulationOptions, skip_without};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use aicert_testing::{Machine, MachineOptions};
 
 pub(crate) use client::{Client, Identity};
 
@@ -59,9 +55,7 @@ pub(crate) struct Scene {
     pub(crate) identity: Identity,
     pub(crate) state: PathBuf,
     pub(crate) tls_key: aicert_core::digest::TlsKeyDigest,
-    stop: Stop,
-    serving: JoinHandle<Ended>,
-    _folder: tempfile::TempDir,
+    machine: Machine,
 }
 
 impl Scene {
@@ -81,77 +75,41 @@ impl Scene {
     }
 
     pub(crate) async fn of(tpm: Arc<SimulatedTpm>, setup: Setup) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let state = setup.state.unwrap_or_else(|| folder.path().join("state"));
         let identity = Identity::generate();
-        let backends = Backends {
-            tpm: Arc::clone(&tpm) as _,
-            runtime: Arc::new(DockerRuntime::new(setup.docker)),
-            inputs: aicert_inputs::all(),
-        };
-        let config = ServerConfig::new(&state).with_limits(setup.limits);
-        let document = Provisioning {
-            lifetime_seconds: setup.lifetime_seconds,
-            ..provisioning(identity.digest(), setup.idle_seconds)
-        };
-        let server = Server::new(config, document, backends).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let mut options = MachineOptions::of(identity.digest());
+        options.provisioning.idle_seconds = setup.idle_seconds;
+        options.provisioning.lifetime_seconds = setup.lifetime_seconds;
+        options.limits = setup.limits;
+        options.state = setup.state;
+        options.docker = setup.docker;
+        let machine = Machine::start(Arc::clone(&tpm) as _, options).await;
         Self {
-            address,
+            address: machine.address,
             tpm,
-            owner: Client::new(address, Some(&identity)),
+            owner: Client::new(machine.address, Some(&identity)),
             identity,
-            state,
-            tls_key: server.tls_key(),
-            stop: server.stop_handle(),
-            serving: tokio::spawn(server.serve(listener)),
-            _folder: folder,
+            state: machine.state.clone(),
+            tls_key: machine.tls_key,
+            machine,
         }
     }
 
     /// Waits until the server ends by itself.
     pub(crate) async fn ended(self) -> Ended {
-        tokio::time::timeout(Duration::from_secs(60), self.serving)
-            .await
-            .expect("the server ends")
-            .unwrap()
+        self.machine.ended().await
     }
 
     /// Ends the server.
     pub(crate) async fn stop(self) {
-        self.stop.stop();
-        assert_eq!(self.ended().await, Ended::Stopped);
+        self.machine.stop().await;
     }
 }
 
 pub(crate) fn provisioning(client: ClientDigest, idle_seconds: u64) -> Provisioning {
-    serde_json::from_value(serde_json::json!({
-        "client": client,
-        "provider": "qemu",
-        "instance_type": "test",
-        "region": "here",
-        "attestation_key": KeyLocation::Persistent { handle: 0x8100_0003, certificate: 0x01c1_0002 },
-        "idle_seconds": idle_seconds,
-    }))
-    .unwrap()
-}
-
-/// Whether jobs can run: the Docker engine is there, and has or can build the image.
-pub(crate) async fn no_docker() -> bool {
-    static BUILD: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let runtime = DockerRuntime::new(DockerConfig::new());
-    if let Err(error) = runtime.check().await {
-        assert!(std::env::var_os("CI").is_none(), "no usable Docker: {error}");
-        println!("skipped: no usable Docker: {error}");
-        return true;
+    Provisioning {
+        idle_seconds,
+        ..MachineOptions::of(client).provisioning
     }
-    let _one_at_a_time = BUILD.lock().await;
-    runtime
-        .resolve_image(&ImageSpec::Python { minor: 11 }, &Progress::ignored())
-        .await
-        .expect("the base image");
-    false
 }
 
 /// The name of a job, different in every test and process.

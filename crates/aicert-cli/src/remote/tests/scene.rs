@@ -7,17 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aicert_client::{Client, Identity};
-use aicert_core::api::{KeyLocation, Provisioning};
 use aicert_core::cloud::{MachineId, MachineRequest};
 use aicert_core::digest::ConfigDigest;
 use aicert_core::progress::{Progress, ProgressEvent};
-use aicert_core::runtime::Runtime as _;
-use aicert_core::spec::ImageSpec;
-use aicert_core::time::Timestamp;
-use aicert_runtime_docker::{DockerConfig, DockerRuntime};
-use aicert_server::{Backends, Server, ServerConfig, Stop as StopServer};
 use aicert_swtpm_testing::{KeyAlgorithm, SimulatedTpm, SimulationOptions, skip_without};
-use aicert_verify::{Options, TrustAnchors};
+use aicert_testing::{Machine, MachineOptions, no_docker, trusting};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc};
 
@@ -36,7 +30,7 @@ pub(super) struct Scene {
     pub(super) run: Run,
     pub(super) errand: Errand,
     pub(super) events: mpsc::Receiver<ProgressEvent>,
-    server: StopServer,
+    machine: Machine,
     cut: broadcast::Sender<()>,
 }
 
@@ -93,15 +87,12 @@ impl Scene {
         let options = SimulationOptions::new(KeyAlgorithm::EccP256);
         let tpm = Arc::new(SimulatedTpm::start(options).await.unwrap());
         errand.trust.root_pem = Some(tpm.root_pem());
-        let (server, address) = serve(&folder, &errand.identity, tpm.clone()).await;
+        let options = MachineOptions::of(errand.identity.digest());
+        let machine = Machine::start(tpm.clone(), options).await;
         let (cut, _) = broadcast::channel(1);
-        let address = relay(address, cut.clone()).await;
-        let anchors = TrustAnchors::pinned()
-            .with_root(tpm.root_pem().as_bytes())
-            .unwrap();
-        let options = Options::new(anchors, Timestamp::now()).dangerous_accepting_unmeasured_machines();
+        let address = relay(machine.address, cut.clone()).await;
         let client = Client::new(address, errand.identity.clone());
-        let attested = client.attest(&options).await.unwrap();
+        let attested = client.attest(&trusting(&tpm)).await.unwrap();
         run.write(SESSION, &serde_json::to_vec(attested.session()).unwrap())
             .unwrap();
         // What tells whether the machine runs.
@@ -122,7 +113,7 @@ impl Scene {
             run,
             errand,
             events,
-            server,
+            machine,
             cut,
         })
     }
@@ -142,7 +133,7 @@ impl Scene {
 
     /// Cuts the machine's power.
     pub(super) async fn end_machine(&self) {
-        self.server.stop();
+        self.machine.stop_handle().stop();
         let _ = self.cut.send(());
         let machine = MachineId(self.run.job().to_string());
         self.errand.provider.destroy(&machine).await.unwrap();
@@ -169,38 +160,6 @@ impl Scene {
     }
 }
 
-async fn serve(
-    folder: &tempfile::TempDir,
-    identity: &Identity,
-    tpm: Arc<SimulatedTpm>,
-) -> (StopServer, SocketAddr) {
-    let backends = Backends {
-        tpm,
-        runtime: Arc::new(DockerRuntime::new(DockerConfig::new())),
-        inputs: aicert_inputs::all(),
-    };
-    let provisioning = Provisioning {
-        client: identity.digest(),
-        provider: "qemu".into(),
-        instance_type: "test".into(),
-        region: "here".into(),
-        attestation_key: KeyLocation::Persistent {
-            handle: 0x8100_0003,
-            certificate: 0x01c1_0002,
-        },
-        issuers: Vec::new(),
-        idle_seconds: 600,
-        lifetime_seconds: None,
-    };
-    let config = ServerConfig::new(folder.path().join("machine"));
-    let server = Server::new(config, provisioning, backends).await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let stop = server.stop_handle();
-    tokio::spawn(server.serve(listener));
-    (stop, address)
-}
-
 /// Passes on what it cannot read, until the cable is pulled.
 async fn relay(to: SocketAddr, cut: broadcast::Sender<()>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -220,21 +179,4 @@ async fn relay(to: SocketAddr, cut: broadcast::Sender<()>) -> SocketAddr {
         }
     });
     address
-}
-
-/// Whether jobs cannot run: there is no Docker engine.
-async fn no_docker() -> bool {
-    static BUILD: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let runtime = DockerRuntime::new(DockerConfig::new());
-    if let Err(error) = runtime.check().await {
-        assert!(std::env::var_os("CI").is_none(), "no usable Docker: {error}");
-        return true;
-    }
-    let _one_at_a_time = BUILD.lock().await;
-    let image = ImageSpec::Python { minor: 11 };
-    runtime
-        .resolve_image(&image, &Progress::ignored())
-        .await
-        .expect("the base image");
-    false
 }
