@@ -32,17 +32,21 @@ image: setup ## Build the base image that machines boot, in target/image
 image-check: setup ## Build the base image twice, from nothing but packages, and compare the bytes
 	image/base/reproduce
 
+# What is done with clouds is mostly waiting for them: as often as not, for nothing to show any more.
 test: setup ## Run all tests, against real TPM simulators, a real Docker, and machines that boot
 	@scripts/test-tools.sh
 	$(CARGO) test $(WORKSPACE) --no-fail-fast
-	$(CARGO) test $(WORKSPACE) $(CLOUDS) --no-fail-fast --test clouds
+	$(CARGO) test $(WORKSPACE) $(CLOUDS) --no-fail-fast --test clouds -- --test-threads 8
 
 test-large: setup ## The one test that make test leaves out: outputs of 2 GiB, from a machine
 	$(CARGO) test --locked -p aicert-tests --test vm -- --ignored --nocapture
 
-lint: ## Format and clippy
+# Fuzzers need a nightly compiler to run, and none to be checked; the path keeps libFuzzer from being built for that.
+lint: ## Format, clippy, and whether the fuzzers compile
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(WORKSPACE) $(CLOUDS) --all-targets -- -D warnings
+	CUSTOM_LIBFUZZER_PATH=/nonexistent/libFuzzer.a RUSTFLAGS="--cfg fuzzing" \
+		$(CARGO) check --quiet --locked --manifest-path fuzz/Cargo.toml --bins --examples --target-dir target/fuzz-check
 
 docs: ## Build the documentation of all crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(WORKSPACE) $(CLOUDS) --no-deps
