@@ -15,6 +15,7 @@ mod tests;
 mod traces;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use aicert_client::Identity;
@@ -246,7 +247,7 @@ async fn leave(
 ) -> Result<Exit, Failure> {
     let (terminal, job) = (errand.terminal, run.job().clone());
     errand.delivery.cancel();
-    match result {
+    let result = match result {
         Err(Stop {
             failure,
             fate: Fate::Keep,
@@ -260,25 +261,33 @@ async fn leave(
             renderer.finish();
             return Err(failure);
         }
-        Err(Stop {
-            failure: Failure {
-                exit: Exit::Signal(_),
-                ..
-            },
-            ..
-        }) => errand.progress.send(ProgressEvent::Warning {
+        result => result,
+    };
+    let mut removal = pin!(phases::remove(run, &errand));
+    let warn = || {
+        errand.progress.send(ProgressEvent::Warning {
             message: "removing the machine (once more to leave that to `aicert machines destroy`)".into(),
-        }),
-        _ => {}
+        });
+    };
+    // Whoever stops a run that is at its end already has not said yet that the machine may stay.
+    let mut is_warned = matches!(&result, Err(stop) if matches!(stop.failure.exit, Exit::Signal(_)));
+    if is_warned {
+        warn();
     }
-    let removed = tokio::select! {
-        biased;
-        number = signals.next() => {
-            renderer.finish();
-            return Err(Failure::new(Exit::Signal(number), "interrupted again, before the machine was removed")
-                .help(format!("`aicert machines destroy {job}` removes it")));
+    let removed = loop {
+        tokio::select! {
+            biased;
+            number = signals.next() => {
+                if is_warned {
+                    renderer.finish();
+                    return Err(Failure::new(Exit::Signal(number), "interrupted again, before the machine was removed")
+                        .help(format!("`aicert machines destroy {job}` removes it")));
+                }
+                is_warned = true;
+                warn();
+            }
+            removed = &mut removal => break removed,
         }
-        removed = phases::remove(run, &errand) => removed,
     };
     renderer.finish();
     if let Err(failure) = removed {

@@ -21,6 +21,9 @@ const AICERT: &str = env!("CARGO_BIN_EXE_aicert-under-test");
 /// A command that takes longer than that has lost its way.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// What the last command said that did not have to come to its end.
+const SAID: &str = "said.txt";
+
 /// A user's computer, and a cloud.
 struct Desk {
     scene: Scene,
@@ -58,9 +61,10 @@ impl Desk {
     }
 
     fn start(&self, arguments: &[&str]) -> Child {
+        let said = fs::File::create(self.scene.path().join(SAID)).unwrap();
         self.command(arguments)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(said)
             .spawn()
             .unwrap()
     }
@@ -123,7 +127,12 @@ impl Desk {
             assert!(begun.elapsed() < PATIENCE, "{arguments:?} at request {number}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        assert_eq!(status.code(), Some(130), "{arguments:?} at request {number}");
+        // Nobody answers in these machines, and a run that has noticed is removing its machine already.
+        let code = status.code();
+        assert!(
+            matches!(code, Some(130)) || (!paused && matches!(code, Some(1))),
+            "{arguments:?} at request {number}: {code:?}"
+        );
         paused
     }
 
@@ -178,7 +187,8 @@ async fn interrupted_while_it_makes_a_machine(cloud: &'static str) {
         };
         let paused = desk.interrupted_at(number, &["run"]).await;
         let left = desk.cloud.left().await;
-        assert!(left.is_empty(), "{cloud}: request {number}: {left:?}");
+        let said = fs::read_to_string(desk.scene.path().join(SAID)).unwrap();
+        assert!(left.is_empty(), "{cloud}: request {number}: {left:?}\n{said}");
         let listed = desk.run(&["machines", "list"]).await.expect(0);
         assert_eq!(listed.stdout.trim(), "There are no machines.", "{number}");
         desk.cloud.assert_clean();
